@@ -1,0 +1,1 @@
+"""Published methods, one folder each, behind one contract (:mod:`models.core.method`)."""

@@ -1,0 +1,1 @@
+"""What every method shares: the contract, cards, checkpoints, data sets, stores and network blocks."""

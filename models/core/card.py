@@ -1,0 +1,81 @@
+"""The card of a method: what ``card.toml`` says, checked."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Capability = Literal[
+    "embed",
+    "generate",
+    "edit",
+    "restore",
+    "classify",
+    "recognise",
+    "summarise",
+    "distance",
+    "explain",
+    "few-shot",
+]
+
+
+class Paper(BaseModel):
+    """The publication that a method implements."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    title: str
+    authors: str
+    venue: str
+    url: str
+
+
+class JobKind(BaseModel):
+    """A kind of queued job that a method offers beside ``train`` and ``evaluate``.
+
+    ``parameters`` names a pydantic model in the method's ``schema.py``; ``run`` names, as
+    ``module:function`` inside the method's folder, a function
+    ``(job: JobContext, parameters) -> dict`` (see :mod:`models.core.jobs`).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: str = Field(pattern=r"^[a-z][a-z0-9-]{1,62}$")
+    title: str
+    parameters: str
+    run: str
+    dataset: Literal["required", "optional", "none"] = "required"
+    inputs: list[Literal["image", "vector", "text"]] = []
+
+
+class Card(BaseModel):
+    """A method's identity and what a user must know before choosing it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    slug: str = Field(pattern=r"^[a-z][a-z0-9-]{1,62}$")
+    title: str
+    capability: Capability
+    description: str
+    use_when: str
+    limits: str
+    licence: str
+    paper: Paper
+    input: str
+    output: str
+    trainable: list[Literal["image", "vector", "text"]] = []
+    placement: Literal["pool", "dedicated"] = "pool"
+    max_batch: int = Field(default=64, ge=1, le=2048)
+    jobs: list[JobKind] = []
+
+    @classmethod
+    def read(cls, path: Path) -> Card:
+        """Read and check ``card.toml``.
+
+        Raises:
+            ValueError: the file is not TOML or a field is missing or wrong; names the file.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,41 @@
+"""What a queued job's function is given. The functions live in the methods' folders, named by their cards."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+
+from models.core.checkpoint import Checkpoint
+from models.core.dataset import Dataset
+from models.core.run import Run
+
+
+class JobContext(Run):
+    """A :class:`Run` that can also reach data sets and versions of the job's owner."""
+
+    job_id: str
+    owner: str
+
+    @abstractmethod
+    def dataset(self, dataset_id: str) -> Dataset:
+        """Load a data set of the owner.
+
+        Raises:
+            KeyError: there is none of that id.
+        """
+
+    @abstractmethod
+    def dataset_file(self, dataset_id: str) -> tuple[Path, str]:
+        """The uploaded file itself and its format (``npz``, ``parquet``, ``csv``, ``jsonl``, ``zip``, ``tar.gz``)."""
+
+    @abstractmethod
+    def register_dataset(self, path: Path, name: str) -> str:
+        """Store the file ``path`` as a new data set of the owner and return its id."""
+
+    @abstractmethod
+    def checkpoint(self, model: str) -> Checkpoint:
+        """Open the checkpoint of ``slug`` or ``slug@version``.
+
+        Raises:
+            UnknownMethodError, UnknownVersionError: there is none.
+        """

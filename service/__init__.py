@@ -1,0 +1,1 @@
+"""The HTTP side: gateway, coalescer, Ray Serve deployments, command line."""
