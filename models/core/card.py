@@ -47,6 +47,8 @@ class JobKind(BaseModel):
     run: str
     dataset: Literal["required", "optional", "none"] = "required"
     inputs: list[Literal["image", "vector", "text"]] = []
+    page: str = Field(default="", description="the list in the result that GET result pages by offset and limit")
+    filters: dict[str, str] = Field(default={}, description="query parameter -> field of that list's items")
 
 
 class Card(BaseModel):
@@ -66,6 +68,7 @@ class Card(BaseModel):
     trainable: list[Literal["image", "vector", "text"]] = []
     placement: Literal["pool", "dedicated"] = "pool"
     max_batch: int = Field(default=64, ge=1, le=2048)
+    inline_pairs: int = Field(default=0, ge=0, description="distance: n * m up to which it is answered at once")
     jobs: list[JobKind] = []
 
     @classmethod
