@@ -1,0 +1,40 @@
+"""What a route needs from outside, in one place, so that the same application runs on any backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from models.core.datasets import DatasetStore
+from models.core.registry import Registry
+from models.core.store import BlobStore
+from models.core.versions import Versions
+from service.catalog import Catalog
+from service.inference import Inference
+from service.keys import KeyStore
+from service.metrics import Metrics
+from service.settings import Settings
+from workers.client import JobsClient
+
+
+@dataclass(frozen=True)
+class Services:
+    """The gateway's collaborators."""
+
+    settings: Settings
+    registry: Registry
+    versions: Versions
+    catalog: Catalog
+    store: BlobStore
+    datasets: DatasetStore
+    jobs: JobsClient
+    inference: Inference
+    keys: KeyStore
+    metrics: Metrics
+
+
+def get_services(request: Request) -> Services:
+    """FastAPI dependency: the application's services."""
+    services: Services = request.app.state.services
+    return services
