@@ -11,10 +11,15 @@ from models.core.run import Run
 
 
 class JobContext(Run):
-    """A :class:`Run` that can also reach data sets and versions of the job's owner."""
+    """A :class:`Run` that can also reach data sets and versions of the job's owner.
+
+    Attributes:
+        dataset_id: the data set named in the job's request, or None for kinds that take none.
+    """
 
     job_id: str
     owner: str
+    dataset_id: str | None = None
 
     @abstractmethod
     def dataset(self, dataset_id: str) -> Dataset:
