@@ -1,7 +1,8 @@
 """Run a command that receives a signal when its parent dies, however the parent dies.
 
 Usage: ``python -S attached.py SIGNAL PARENT_PID COMMAND ...``. Linux only (``PR_SET_PDEATHSIG`` survives
-``execve``); on other systems the command simply runs. Kept free of imports of this package: it starts in some milliseconds.
+``execve``); on other systems the command simply runs. Kept free of imports of this package: it starts in
+milliseconds.
 """
 
 import ctypes
