@@ -15,11 +15,13 @@ class JobContext(Run):
 
     Attributes:
         dataset_id: the data set named in the job's request, or None for kinds that take none.
+        model: the ``slug`` or ``slug@version`` named in the job's request, or None.
     """
 
     job_id: str
     owner: str
     dataset_id: str | None = None
+    model: str | None = None
 
     @abstractmethod
     def dataset(self, dataset_id: str) -> Dataset:
