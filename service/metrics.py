@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import time
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -82,8 +84,13 @@ class QueueCollector(Collector):
 
     def __init__(self) -> None:
         self.latest: QueueStats | None = None
+        self.looked_at = 0.0
 
-    def collect(self):  # type: ignore[no-untyped-def]
+    def keep(self, stats: QueueStats) -> None:
+        """Remember ``stats`` as the latest look."""
+        self.latest, self.looked_at = stats, time.monotonic()
+
+    def collect(self) -> Iterator[Metric]:
         """Yield the families; none while the queue was never reached."""
         stats = self.latest
         if stats is None:

@@ -36,6 +36,7 @@ class RequestContext:
         self._streamed = tuple(streamed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; other scopes pass through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

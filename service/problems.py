@@ -61,7 +61,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own name
         """The problem document without the parts that depend on the route."""
         document: dict[str, Any] = {
             "type": f"urn:deepnight:problem:{self.code}" if self.code else "about:blank",
-            "title": HTTPStatus(self.status).phrase,
+            "title": _phrase(self.status),
             "status": self.status,
             "detail": self.detail,
             "instance": request_id,
@@ -69,6 +69,13 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own name
         if self.errors:
             document["errors"] = [{"field": error.field, "detail": error.detail} for error in self.errors]
         return document
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # 499 is nginx's, not IANA's
+        return "Client Closed Request"
 
 
 def unavailable(detail: str, retry_after: float, code: str = "unavailable") -> Problem:
@@ -109,27 +116,23 @@ def problem_response(problem: Problem, request: Request) -> Response:
 def install(app: FastAPI) -> None:
     """Answer every exception of ``app`` with a problem document."""
 
-    async def on_problem(request: Request, problem: Exception) -> Response:
-        assert isinstance(problem, Problem)
+    @app.exception_handler(Problem)
+    async def on_problem(request: Request, problem: Problem) -> Response:
         return problem_response(problem, request)
 
-    async def on_invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
         return problem_response(_from_validation(error), request)
 
-    async def on_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
         return problem_response(Problem(error.status_code, str(error.detail), headers=headers), request)
 
+    @app.exception_handler(Exception)
     async def on_crash(request: Request, error: Exception) -> Response:
         log.error("unhandled exception", path=request.url.path, exc_info=error)
         return problem_response(Problem(500, "an internal error; the request id names it in the logs"), request)
-
-    app.add_exception_handler(Problem, on_problem)
-    app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_crash)
 
 
 def _from_validation(error: RequestValidationError) -> Problem:

@@ -38,3 +38,23 @@ def get_services(request: Request) -> Services:
     """FastAPI dependency: the application's services."""
     services: Services = request.app.state.services
     return services
+
+
+def make_services(settings: Settings, metrics: Metrics) -> Services:
+    """The services that ``settings`` describe; nothing is contacted yet."""
+    registry = Registry(*settings.method_roots)
+    store = BlobStore(settings.store)
+    cache = settings.home.resolve() / "cache"
+    versions = Versions(registry, store, cache / "versions")
+    return Services(
+        settings=settings,
+        registry=registry,
+        versions=versions,
+        catalog=Catalog(versions),
+        store=store,
+        datasets=DatasetStore(store, cache / "datasets"),
+        jobs=JobsClient(settings.redis_url or "redis://127.0.0.1:6379/0", settings),
+        inference=Inference(settings, versions, metrics),
+        keys=KeyStore(store),
+        metrics=metrics,
+    )

@@ -40,14 +40,22 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def require_kind(self, kind: Kind) -> None:
+        """Check what the data set holds.
+
+        Raises:
+            InputError: it holds something else.
+        """
+        if self.kind != kind:
+            raise InputError(f"the data set holds {self.kind}, not {kind}")
+
     def images(self, spec: ImageSpec) -> UInt8:
         """All pictures fitted to ``spec``: uint8 ``(N, H, W, C)``.
 
         Raises:
             InputError: the data set holds no pictures, or one does not fit.
         """
-        if self.kind != "images":
-            raise InputError(f"the data set holds {self.kind}, not images")
+        self.require_kind("images")
         return fit_images(self.inputs, spec)  # type: ignore[arg-type]
 
     def vectors(self) -> Float32:
@@ -56,9 +64,8 @@ class Dataset:
         Raises:
             InputError: the data set holds no vectors.
         """
-        if self.kind != "vectors" or not isinstance(self.inputs, np.ndarray):
-            raise InputError(f"the data set holds {self.kind}, not vectors")
-        return self.inputs.astype(np.float32, copy=False)
+        self.require_kind("vectors")
+        return np.asarray(self.inputs, dtype=np.float32)
 
     def texts(self) -> list[str]:
         """The N strings.
@@ -66,8 +73,7 @@ class Dataset:
         Raises:
             InputError: the data set holds no text.
         """
-        if self.kind != "text":
-            raise InputError(f"the data set holds {self.kind}, not text")
+        self.require_kind("text")
         return [str(text) for text in self.inputs]
 
     def require_labels(self) -> Int64:

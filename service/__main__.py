@@ -1,0 +1,34 @@
+"""``python -m service``: one gateway process, uvicorn as the Ray driver."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+
+from service import logs
+from service.app import create_app
+from service.settings import Settings
+
+
+def run_gateway(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM; the exit status."""
+    logs.configure(settings)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(run_gateway(Settings()))

@@ -1,0 +1,74 @@
+"""The application: routes on services. The same under uvicorn, in a Serve ingress, and on the in-process backend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+
+from service import __version__, openapi, problems
+from service.auth import Authenticator
+from service.metrics import Metrics
+from service.middleware import RequestContext
+from service.ratelimit import RateLimiter
+from service.routes import ROUTERS
+from service.services import Services, make_services
+from service.settings import Settings
+
+log = structlog.get_logger("deepnight.gateway")
+
+DESCRIPTION = """Deepnight serves published methods: image embeddings, optimal-transport distances, and queued jobs such
+as the search for mislabeled samples in a data set of yours."""
+
+
+class InsecureError(RuntimeError):
+    """Other machines could use the service without a key."""
+
+
+def create_app(settings: Settings, *, make: Callable[[Settings, Metrics], Services] = make_services) -> FastAPI:
+    """Build the application for ``settings``.
+
+    Args:
+        make: builds the services; tests give their own.
+    """
+    metrics = Metrics()
+    services = make(settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if not settings.loopback and not await app.state.authenticator.configured():
+            raise InsecureError(
+                f"{settings.host} can be reached by others and no API key exists: "
+                "make one with `deepnight keys create` or set DEEPNIGHT_API_KEYS"
+            )
+        await services.inference.start()
+        try:
+            yield
+        finally:
+            await services.inference.stop()
+            await services.jobs.close()
+
+    app = FastAPI(
+        title="Deepnight",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        responses=openapi.ERROR_RESPONSES,
+        separate_input_output_schemas=False,
+    )
+    app.state.services = services
+    app.state.authenticator = Authenticator(
+        services.keys,
+        settings.api_keys,
+        open_on_loopback=settings.loopback,
+        limiter=RateLimiter(settings.requests_per_minute, metrics),
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(RequestContext, metrics=metrics, max_body=settings.max_body_bytes, streamed=("/v1/datasets",))
+    app.openapi = lambda: openapi.document(app, services.registry)  # type: ignore[method-assign]
+    return app

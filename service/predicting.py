@@ -1,0 +1,161 @@
+"""The one way from a request's body to its answer: resolve, read, predict, answer; failures become problems."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+from service.auth import Caller
+from service.catalog import Served
+from service.inference import DeadlineError, InputFailedError, ModelFailedError, NotReadyError, OverloadedError
+from service.inputs import ItemLimits
+from service.operations import Body, Operation
+from service.problems import FieldError, Problem, unavailable
+from service.reading import Reader
+from service.routing import json_response
+from service.services import Services
+from service.submitting import submit
+from workers.client import JobSpec
+
+T = TypeVar("T")
+CLIENT_CLOSED_REQUEST = 499
+
+
+async def answer(
+    operation: Operation[Body], body: Body, request: Request, caller: Caller, services: Services
+) -> Response:
+    """Answer ``body`` at once, or by a job where it is too large or the client prefers one.
+
+    Raises:
+        Problem: whatever is wrong with the request or the service.
+    """
+    served = await resolve(services, body.model, operation, caller)
+    params = operation.params(body, served)
+    reader = reader_of(services, caller)
+    if prefers_async(request) or operation.too_large(body, served, reader):
+        return await submit_request(operation, body, request, caller, services)
+    read = partial(operation.inputs, body, served, reader)
+    inputs = read() if operation.small(body) else await asyncio.to_thread(read)
+    outputs = await predict(services, request, served, inputs, params, operation.field)
+    return json_response(operation.answer(body, served, outputs))
+
+
+async def resolve(services: Services, model: str, operation: Operation[Any], caller: Caller) -> Served:
+    """The version that ``model`` means, if it can do what the route offers.
+
+    Raises:
+        Problem: 404 unknown model, 400 a model of another capability.
+    """
+    served = await services.catalog.resolve(model, caller)
+    card = served.version.entry.card
+    if card.capability != operation.capability:
+        raise Problem(
+            400,
+            f"`{card.slug}` has the capability {card.capability}, this route needs {operation.capability}",
+            errors=[FieldError("/model", f"not a model of capability {operation.capability}")],
+            code="wrong_capability",
+        )
+    return served
+
+
+def reader_of(services: Services, caller: Caller) -> Reader:
+    """Reads inputs within the service's limits, and the data sets that ``caller`` may see."""
+    owner = None if caller.admin else caller.owner
+    return Reader(
+        ItemLimits.of(services.settings),
+        load=lambda dataset_id: services.datasets.load(owner, dataset_id),
+        samples=lambda dataset_id: services.datasets.get(owner, dataset_id).samples,
+    )
+
+
+async def submit_request(
+    operation: Operation[Any], body: BaseModel, request: Request, caller: Caller, services: Services
+) -> Response:
+    """Queue the request as a job of kind ``predict``; its result is the answer that the route would have given."""
+    content = body.model_dump(mode="json", exclude_none=True)
+    spec = JobSpec(
+        kind="predict",
+        model=content.pop("model"),
+        parameters={"capability": operation.capability, "request": content},
+    )
+    return await submit(services, request, caller, spec)
+
+
+async def predict(
+    services: Services, request: Request, served: Served, inputs: Sequence[Any], params: BaseModel, field: str
+) -> list[Any]:
+    """One output an input, within the request's deadline; given up when the client leaves.
+
+    Raises:
+        Problem: 422 for inputs that the model refuses, 503 overloaded or starting, 504 past the deadline.
+    """
+    deadline = time.monotonic() + request_deadline(request, services.settings.deadline_s)
+    request.state.log = {"model": served.id, "inputs": len(inputs)}
+    call = services.inference.predict(served.version, inputs, params, deadline=deadline)
+    try:
+        return await while_connected(request, call)
+    except InputFailedError as error:
+        errors = [FieldError(f"{field}/{i}" if len(inputs) > 1 else field or "/", text) for i, text in error.errors]
+        raise Problem(422, errors[0].detail, errors=errors, code="invalid_input") from error
+    except OverloadedError as error:
+        raise unavailable(f"`{served.id}` is overloaded", error.retry_after, "overloaded") from error
+    except NotReadyError as error:
+        raise unavailable("the service is starting", error.retry_after, "starting") from error
+    except DeadlineError as error:
+        raise Problem(504, "the deadline passed before the answer was ready", code="deadline") from error
+    except ModelFailedError as error:
+        raise unavailable(f"`{served.id}` failed: {error}", 10, "model_failed") from error
+
+
+def request_deadline(request: Request, default: float) -> float:
+    """Seconds that the client gives us: ``Prefer: wait=N`` below the default.
+
+    Raises:
+        Problem: 400 for a wait that is not a number of seconds.
+    """
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?([^,;\s\"]*)", request.headers.get("prefer", ""))
+    if not found:
+        return default
+    try:
+        seconds = float(found.group(1))
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e6:
+        errors = [FieldError("Prefer", "wait=N")]
+        raise Problem(400, "wait is a positive number of seconds", errors=errors, code="invalid_header")
+    return min(default, seconds)
+
+
+def prefers_async(request: Request) -> bool:
+    """Whether the client asked for a job by ``Prefer: respond-async``."""
+    return bool(re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", request.headers.get("prefer", "")))
+
+
+async def while_connected(request: Request, call: Coroutine[Any, Any, T]) -> T:
+    """Await ``call``, cancelling it when the client goes away.
+
+    Raises:
+        Problem: the client has left (nobody reads the answer; the status is for the logs).
+    """
+    work = asyncio.ensure_future(call)
+    left = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise Problem(CLIENT_CLOSED_REQUEST, "the client closed the connection")
+        return work.result()
+    finally:
+        left.cancel()
+        work.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

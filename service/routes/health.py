@@ -1,0 +1,86 @@
+"""Liveness, readiness, version and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from service import __version__
+from service.routing import json_response
+from service.services import Services, get_services
+from workers.client import QueueUnavailableError
+
+router = APIRouter(tags=["operations"])
+ServicesOf = Annotated[Services, Depends(get_services)]
+
+QUEUE_LOOK_S = 5.0
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """200 as long as the process answers; depends on nothing outside it."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(services: ServicesOf) -> Response:
+    """200 when inference works; jobs without Redis or workers are named, and do not take inference down."""
+    checks = await look(services)
+    ready = checks["serve"] == "ok" and checks["store"] == "ok"
+    status = "ready" if all(v == "ok" for v in checks.values()) else ("degraded" if ready else "unavailable")
+    headers = None if ready else {"Retry-After": "2"}
+    return json_response({"status": status, "checks": checks}, 200 if ready else 503, headers)
+
+
+@router.get("/version")
+async def version() -> dict[str, Any]:
+    """What is running."""
+    return {"version": __version__, "python": platform.python_version(), "api": "v1"}
+
+
+@router.get("/metrics")
+async def metrics(services: ServicesOf) -> Response:
+    """Prometheus metrics of the gateway, the models, the jobs and the workers."""
+    await look(services)
+    services.metrics.set_model_states(services.inference.states())
+    text = await asyncio.to_thread(generate_latest, services.metrics.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+async def look(services: Services) -> dict[str, str]:
+    """State of each dependency, ``ok`` or what is wrong; the queue is asked at most every five seconds."""
+    checks = {
+        "serve": "ok" if services.inference.ready() else "starting",
+        "store": await asyncio.to_thread(_check_store, services),
+        **await _check_queue(services),
+    }
+    for dependency, state in checks.items():
+        services.metrics.dependency_up.labels(dependency).set(state == "ok")
+    return checks
+
+
+def _check_store(services: Services) -> str:
+    try:
+        services.store.exists("versions/any")
+    except OSError:
+        return "unreachable"
+    return "ok"
+
+
+async def _check_queue(services: Services) -> dict[str, str]:
+    queue = services.metrics.queue
+    try:
+        if queue.latest is None or time.monotonic() - queue.looked_at > QUEUE_LOOK_S:
+            queue.keep(await services.jobs.stats())
+        elif not await services.jobs.ping():
+            return {"redis": "down", "workers": "unknown"}
+    except QueueUnavailableError:
+        return {"redis": "down", "workers": "unknown"}
+    if queue.latest is None or not sum(queue.latest.workers.values()):
+        return {"redis": "ok", "workers": "none"}
+    return {"redis": "ok", "workers": "ok"}

@@ -1,0 +1,1 @@
+"""Queueing a job from any route: the same refusals, the same answer."""
