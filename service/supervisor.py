@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
@@ -72,8 +71,7 @@ class Supervisor:
         self.started = time.monotonic()
         self.valkey = None if settings.redis_url else EmbeddedValkey(home)
         self.children: list[Child] = []
-        self._stop = threading.Event()
-        self._signals = 0
+        self._stopping = False
         self._checks: dict[str, str] = {}
         self._announced = False
 
@@ -83,8 +81,9 @@ class Supervisor:
         previous = {number: signal.signal(number, self._on_signal) for number in STOPPING}
         try:
             self._start()
-            while not self._stop.wait(LOOK_S):
+            while not self._stopping:
                 self._look()
+                time.sleep(LOOK_S)
         finally:
             self._shut_down()
             for number, handler in previous.items():
@@ -93,7 +92,11 @@ class Supervisor:
 
     def _start(self) -> None:
         self.say(f"Deepnight {__version__} starts on {self.address}")
-        url = self.settings.redis_url or self._start_valkey()
+        if self.valkey is None:
+            url = str(self.settings.redis_url)
+        else:
+            url = self.valkey.start()
+            self._report("valkey", "ready")
         environment = {
             **os.environ,
             "DEEPNIGHT_HOME": str(self.home),
@@ -102,15 +105,9 @@ class Supervisor:
             "PYTHONUNBUFFERED": "1",
         }
         for name, module in (("gateway", "service"), ("worker", "workers")):
-            if not self._stop.is_set():
+            if not self._stopping:
                 self.children.append(Child(name, module, environment, self.logs))
                 self.children[-1].start()
-
-    def _start_valkey(self) -> str:
-        assert self.valkey is not None
-        url = self.valkey.start()
-        self._report("valkey", "ready")
-        return url
 
     def _look(self) -> None:
         """Notice programs that ended, and what the gateway says about itself."""
@@ -182,11 +179,7 @@ class Supervisor:
         ]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
-        self._stop.set()
-        if self._signals > 1:
-            for child in self.children:
-                child.signal(signal.SIGKILL)
+        self._stopping = True
 
     def _shut_down(self) -> None:
         started = time.monotonic()
