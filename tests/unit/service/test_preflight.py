@@ -93,7 +93,7 @@ def test_a_full_disk(tmp_path):
 
 @pytest.mark.parametrize(
     ("host", "keys", "refused"),
-    [("0.0.0.0", "", True), ("0.0.0.0", " , ", True)] + [("0.0.0.0", "dn_secret", False), ("127.0.0.1", "", False)],
+    [("0.0.0.0", "", True), ("0.0.0.0", " , ", True), ("0.0.0.0", "dn_secret", False), ("127.0.0.1", "", False)],
 )
 def test_other_machines_need_a_key(tmp_path, monkeypatch, host, keys, refused):
     monkeypatch.setenv("DEEPNIGHT_HOME", str(tmp_path))
