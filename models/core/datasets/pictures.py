@@ -50,7 +50,9 @@ class PictureDecoder:
             reason = "it is damaged" if _looks_known(data) else "it is none of PNG, JPEG and WebP"
             raise DatasetError(f"the picture cannot be read: {reason}") from error
         self.charge(array.nbytes)
-        return array.reshape(*array.shape[:2], -1)
+        height, width = array.shape[:2]
+        shaped: UInt8 = array.reshape(height, width, -1)
+        return shaped
 
     def decode_value(self, value: Any) -> UInt8:
         """Decode one value of a column: bytes, ``{"bytes": ...}``, base64, a data URL, or nested lists of 0..255.

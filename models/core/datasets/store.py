@@ -58,9 +58,10 @@ class DatasetStore:
     """
 
     def __init__(self, store: BlobStore, cache: Path, limits: Limits | None = None) -> None:
+        self.cache = cache
         self._store = store
-        self._files = cache / "datasets" / "files"
-        self._parsed = ParsedCache(cache / "datasets" / "parsed")
+        self._files = cache / "files"
+        self._parsed = ParsedCache(cache / "parsed")
         self._limits = limits or Limits()
 
     def add(
@@ -198,7 +199,7 @@ class DatasetStore:
         try:
             self._store.put_file(_file_key(record), path)
             self._store.put(f"{prefix}/record.json", record.model_dump_json().encode())
-        except OSError:
+        except BaseException:
             self._store.delete(prefix)
             raise
         self._parsed.put(record.id, dataset)

@@ -1,0 +1,142 @@
+"""Parsing uploads in processes of their own, a few at a time, with the answers as problems."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sys
+from contextlib import suppress
+
+import structlog
+from fastapi import Request
+
+from models.core.datasets import DatasetOptions, DatasetRecord, Limits
+from models.core.datasets.ingest import IngestAnswer, IngestTask
+from models.core.store import StoreFullError
+from service.problems import FieldError, Problem, unavailable
+from service.services import Services
+from service.settings import Settings
+from service.uploads import Upload
+
+log = structlog.get_logger("deepnight.datasets")
+
+AT_ONCE = 2
+STOP_S = 3.0
+RETRY_WHEN_FULL_S = "60"
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What an uploaded file may cost, as the settings say."""
+    return Limits(
+        decompressed_bytes=settings.max_decompressed_bytes,
+        pixels=settings.max_pixels,
+        text_characters=settings.max_text_characters,
+    )
+
+
+async def ingest(request: Request, services: Services, owner: str, upload: Upload) -> tuple[DatasetRecord, bool]:
+    """Parse and store an upload; whether it is new is the second of the answer.
+
+    Raises:
+        Problem: 422 naming what is wrong with the file, 507 the store is full.
+    """
+    task = _task(services, owner).model_copy(
+        update={
+            "path": upload.path,
+            "filename": upload.filename,
+            "name": upload.name,
+            "options": upload.options,
+            "sha256": upload.sha256,
+        }
+    )
+    answer = await _run(request, task)
+    if answer.record is None:
+        raise Problem(500, "the parser gave no answer; the request id names it in the logs")
+    return answer.record, answer.created
+
+
+async def warm(request: Request, services: Services, record: DatasetRecord) -> None:
+    """Put the parsed form of a data set into this machine's cache.
+
+    Raises:
+        Problem: 404 it was deleted meanwhile, 507 the disk is full.
+    """
+    await _run(request, _task(services, record.owner).model_copy(update={"dataset": record.id}))
+
+
+def _task(services: Services, owner: str) -> IngestTask:
+    settings = services.settings
+    return IngestTask(
+        store=settings.store,
+        cache=services.datasets.cache,
+        limits=limits_of(settings),
+        parent=os.getpid(),
+        owner=owner,
+        options=DatasetOptions(),
+    )
+
+
+async def _run(request: Request, task: IngestTask) -> IngestAnswer:
+    async with _slots(request):
+        raw = await _spawn(task)
+    answer = IngestAnswer.model_validate_json(raw)
+    if answer.outcome == "refused":
+        errors = [FieldError(answer.field, answer.detail)]
+        raise Problem(422, f"the data set cannot be used: {answer.detail}", errors=errors, code="invalid_dataset")
+    if answer.outcome == "full":
+        raise full()
+    if answer.outcome == "unknown":
+        raise Problem(404, "the data set was deleted", code="dataset_not_found")
+    return answer
+
+
+def full() -> Problem:
+    """507 for a disk without room."""
+    return Problem(507, "the store is full", headers={"Retry-After": RETRY_WHEN_FULL_S}, code="store_full")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether ``error`` says that a disk has no room."""
+    return isinstance(error, StoreFullError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+async def _spawn(task: IngestTask) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "models.core.datasets.ingest",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        raw, errors = await process.communicate(task.model_dump_json().encode())
+    finally:
+        await _stop(process)
+    if process.returncode != 0:
+        log.error("the parser died", returncode=process.returncode, stderr=errors.decode(errors="replace")[-4000:])
+        raise unavailable("the file could not be read: its parser died", 10, "parser_died")
+    return raw
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """End a parser whose answer nobody waits for; it cleans up on SIGTERM."""
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_S)
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _slots(request: Request) -> asyncio.Semaphore:
+    state = request.app.state
+    if not hasattr(state, "ingest_slots"):
+        state.ingest_slots = asyncio.Semaphore(AT_ONCE)
+    slots: asyncio.Semaphore = state.ingest_slots
+    return slots
