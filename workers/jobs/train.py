@@ -1,0 +1,95 @@
+"""``train``: a method on a user's data set; the result is a new version of the method, served at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.core.dataset import Kind
+from models.core.registry import MethodEntry, Registry
+from models.core.versions import UnknownVersionError
+from workers.errors import JobSpecError
+from workers.kinds import check_dataset, check_input, named
+from workers.records import JobSpec
+
+if TYPE_CHECKING:
+    from workers.context import WorkerContext
+
+VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+
+
+class TrainParameters(BaseModel):
+    """What ``train`` takes beside the fields of the method's own configuration."""
+
+    model_config = ConfigDict(extra="allow")
+    preset: str = "cpu"
+    version: str | None = Field(
+        default=None, pattern=VERSION_PATTERN, description="name of the new version; made from the job's id by default"
+    )
+
+
+def validate(registry: Registry, spec: JobSpec, dataset_kind: Kind | None = None) -> JobSpec:
+    """Check preset, configuration and data set; the checked parameters hold the whole configuration.
+
+    Raises:
+        UnknownMethodError: no such method.
+        JobSpecError: model or data set are missing or do not fit, or the preset or a field is unknown.
+        pydantic.ValidationError: a value is out of range.
+    """
+    if spec.model is None:
+        raise JobSpecError("/model", "train needs the method to train")
+    if "@" in spec.model:
+        raise JobSpecError("/model", "train makes a new version of a method: name the method without a version")
+    entry = registry[spec.model]
+    if not entry.card.trainable:
+        raise JobSpecError("/model", f"{entry.slug} has nothing to train")
+    check_dataset(spec, "required")
+    check_input(list(entry.card.trainable), entry.slug, dataset_kind)
+    chosen, config = _parse(entry, spec.parameters)
+    parameters = {"preset": chosen.preset, "version": chosen.version, **config.model_dump(mode="json")}
+    return spec.model_copy(update={"parameters": parameters})
+
+
+def run(job: WorkerContext, spec: JobSpec) -> dict[str, Any]:
+    """Train, publish, and report the new version."""
+    model, dataset = named(spec.model, "/model"), named(spec.dataset, "/dataset")
+    entry = job.registry[model]
+    chosen, config = _parse(entry, spec.parameters)
+    name = chosen.version or job.job_id.removeprefix("job_")[:12]
+    _check_free(job, entry, name)
+    checkpoint = entry.method.train(job.dataset(dataset), config, job)
+    job.flush()
+    version = job.versions.publish(entry.slug, name, checkpoint.folder, owner=job.owner, job=job.job_id)
+    figures = checkpoint.figures
+    return {
+        "object": "train",
+        "model": version.id,
+        "dataset": dataset,
+        "seed": job.seed,
+        "config": config.model_dump(mode="json"),
+        "figures": figures.model_dump(mode="json") if figures is not None else None,
+        "curves": job.curves,
+    }
+
+
+def _check_free(job: WorkerContext, entry: MethodEntry, name: str) -> None:
+    """Tell now, not after hours of training, that the version's name is taken."""
+    try:
+        found = job.versions.resolve(f"{entry.slug}@{name}")
+    except UnknownVersionError:
+        return
+    if found.shipped or found.record.job != job.job_id:
+        raise JobSpecError("/parameters/version", f"{found.id} is there already")
+
+
+def _parse(entry: MethodEntry, parameters: dict[str, Any]) -> tuple[TrainParameters, BaseModel]:
+    chosen = TrainParameters.model_validate(parameters)
+    presets = entry.presets
+    if chosen.preset not in presets:
+        raise JobSpecError("/parameters/preset", f"{entry.slug} has the presets {', '.join(sorted(presets))}")
+    fields = dict(chosen.model_extra or {})
+    for name in fields:
+        if name not in entry.config.model_fields:
+            raise JobSpecError(f"/parameters/{name}", f"the configuration of {entry.slug} has no such field")
+    return chosen, entry.config.model_validate({**presets[chosen.preset].model_dump(), **fields})
