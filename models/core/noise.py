@@ -40,4 +40,5 @@ def corrupt_labels(labels: Int64, classes: int, *, kind: NoiseKind, rate: float,
     """
     cumulative = np.cumsum(transition_matrix(kind, rate, classes), axis=1)[labels]
     draws = np.random.default_rng(seed).random(len(labels))
-    return np.minimum((draws[:, None] >= cumulative).sum(axis=1), classes - 1).astype(np.int64)
+    drawn = (draws[:, None] >= cumulative).sum(axis=1)
+    return np.asarray(np.minimum(drawn, classes - 1), dtype=np.int64)

@@ -1,0 +1,202 @@
+"""What ``evaluate`` measures: the proof (see :mod:`models.aum.proof`) and the accuracy of a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from models.aum.features import image_tensor, vector_tensor
+from models.aum.fit import logits_of
+from models.aum.proof import CELLS, Cell, Row, measure_cell
+from models.aum.train import read_networks
+from models.core.checkpoint import Checkpoint
+from models.core.dataset import Dataset
+from models.core.devices import pick_device
+from models.core.figures import Figure, Figures
+from models.core.inputs import ImageSpec, TextSpec
+from models.core.method import MethodError
+from models.core.run import Run
+from models.core.sources import load
+
+# The whole proof takes about half an hour on one core; these cells take under three minutes.
+QUICK = tuple(cell for cell in CELLS if cell.seed == 0 and (cell.kind, cell.rate) in {("uniform", 0.4), ("flip", 0.2)})
+_NAMES = {"aum": "method", "loss": "final loss", "confident": "confident learning (cleanlab)"}
+_DETECTION = {"auroc": "AUROC", "ap": "average precision", "f1": "F1 of own flags", "f1_k": "F1 at the true count"}
+_ARMS = {"aum": "method", "all": "all samples", "confident": "confident learning (cleanlab)", "random": "random drop",
+         "oracle": "oracle"}  # fmt: skip
+
+
+def evaluate_method(checkpoint: Checkpoint, run: Run, dataset: Dataset | None) -> Figures:
+    """Measure ``checkpoint`` on ``dataset``, or re-measure one seed of the proof beside the stored full one.
+
+    Raises:
+        MethodError: the data set does not fit the checkpoint.
+        DataUnavailableError: Fashion-MNIST can neither be found nor fetched.
+        Cancelled: the user asked for it.
+    """
+    started = time.monotonic()
+    if dataset is not None:
+        figures = Figures(figures=_classification(checkpoint, run, dataset), data_sha256={dataset.name: dataset.sha256})
+    else:
+        stored = _stored_rows(checkpoint)
+        rows = measure_cells(QUICK if stored else CELLS, run)
+        figures = summarise(stored or rows, remeasured=rows if stored else [])
+        test = load("fashion-mnist", "test")
+        figures.figures += [
+            figure.model_copy(update={"headline": True}) for figure in _classification(checkpoint, run, test)[:1]
+        ]
+        figures.data_sha256 = data_hashes()
+    figures.seconds = round(time.monotonic() - started, 1)
+    figures.command = "deepnight evaluate aum"
+    return figures
+
+
+def measure_cells(cells: Sequence[Cell], run: Run) -> list[Row]:
+    """Measure ``cells`` one after the other; finished ones are kept in the run's resume point."""
+    state = run.load_state()
+    rows: list[Row] = [] if state is None else list(state[1]["rows"])
+    for number in range(len(rows), len(cells)):
+        cell = cells[number]
+        rows.append(measure_cell(cell, run, _reporter(run, number, cells)))
+        run.save_state({}, {"rows": rows})
+    return rows
+
+
+def _reporter(run: Run, number: int, cells: Sequence[Cell]) -> Callable[[float, str], None]:
+    title = f"{cells[number].setting}, seed {cells[number].seed}"
+    return lambda fraction, stage: run.progress((number + fraction) / len(cells), title, stage)
+
+
+def _stored_rows(checkpoint: Checkpoint) -> list[Row]:
+    stored = checkpoint.figures
+    return [] if stored is None else list(stored.tables.get("proof", []))
+
+
+def data_hashes() -> dict[str, str]:
+    """Content hashes of the data that the proof uses."""
+    return {
+        f"{name}/{split}": load(name, split).sha256
+        for name in ("fashion-mnist", "digits")
+        for split in ("train", "test")
+    }
+
+
+def summarise(rows: Sequence[Row], remeasured: Sequence[Row]) -> Figures:
+    """Means over seeds of the full proof, its rows, and what holds; ``remeasured`` rows are set beside theirs."""
+    figures: list[Figure] = []
+    for setting, chosen in _by_setting(rows).items():
+        figures += _setting_figures(setting, chosen)
+    claims = _claims(rows)
+    if remeasured:
+        claims.append(
+            f"The tables over three seeds are stored from the full run of {len(rows)} cells; "
+            f"{len(remeasured)} cells (seed 0) were measured again now."
+        )
+        claims += [_comparison(row, rows) for row in remeasured]
+    tables = {"proof": list(rows)}
+    if remeasured:
+        tables["measured again"] = list(remeasured)
+    return Figures(figures=figures, claims=claims, tables=tables)
+
+
+def _by_setting(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        title = f"{row['data']}, {row['noise']} {float(row['rate'] or 0):.0%}, N={int(row['samples'] or 0):,}"
+        grouped.setdefault(title, []).append(row)
+    return grouped
+
+
+def _values(rows: Iterable[Row], key: str) -> list[float]:
+    return [float(row[key] or 0.0) for row in rows]
+
+
+def _setting_figures(setting: str, rows: list[Row]) -> list[Figure]:
+    figures = [
+        Figure.over_seeds(
+            title,
+            _values(rows, f"{key}_{name}"),
+            subject=subject,
+            setting=setting,
+            headline=name == "aum" and key in ("auroc", "f1") and setting.startswith("fashion-mnist, uniform"),
+        )
+        for key, title in _DETECTION.items()
+        for name, subject in _NAMES.items()
+        if f"{key}_{name}" in rows[0]
+    ]
+    for key, title in (
+        ("flagged", "share flagged"),
+        ("precision", "precision of flags"),
+        ("recall", "recall of flags"),
+    ):
+        for name in ("aum", "confident"):
+            figures.append(
+                Figure.over_seeds(title, _values(rows, f"{key}_{name}"), subject=_NAMES[name], setting=setting)
+            )
+    figures += [
+        Figure.over_seeds(
+            "accuracy after retraining", _values(rows, f"accuracy_{arm}"), subject=subject, setting=setting
+        )
+        for arm, subject in _ARMS.items()
+    ]
+    figures.append(Figure.over_seeds("estimated noise rate", _values(rows, "estimate"), setting=setting))
+    figures.append(Figure.over_seeds("true noise rate", _values(rows, "true_share"), subject="truth", setting=setting))
+    return figures
+
+
+def _claims(rows: Sequence[Row]) -> list[str]:
+    """What the published claims come to here, setting by setting."""
+    claims = []
+    for setting, chosen in _by_setting(rows).items():
+        mean = {
+            key: float(np.mean(_values(chosen, key))) for key, value in chosen[0].items() if isinstance(value, float)
+        }
+        gain, oracle = mean["accuracy_aum"] - mean["accuracy_all"], mean["accuracy_oracle"] - mean["accuracy_all"]
+        claims.append(
+            f"{setting}: AUROC {mean['auroc_aum']:.4f} against {mean['auroc_loss']:.4f} (final loss) and "
+            f"{mean['auroc_confident']:.4f} (confident learning); F1 of own flags {mean['f1_aum']:.3f} against "
+            f"{mean['f1_confident']:.3f} (confident learning); noise {mean['true_share']:.3f}, "
+            f"estimated {mean['estimate']:.3f}; retraining gains {100 * gain:+.1f} points of the oracle's "
+            f"{100 * oracle:+.1f}."
+        )
+    return claims
+
+
+def _comparison(row: Row, stored: Sequence[Row]) -> str:
+    key = ("data", "noise", "rate", "seed")
+    twin = next((other for other in stored if all(other[name] == row[name] for name in key)), None)
+    title = ", ".join(str(row[name]) for name in key)
+    if twin is None:
+        return f"{title}: AUROC {row['auroc_aum']:.4f} now; not in the stored run."
+    return (
+        f"{title}: AUROC {row['auroc_aum']:.4f} now, {twin['auroc_aum']:.4f} stored; "
+        f"accuracy on the cleaned set {row['accuracy_aum']:.4f} now, {twin['accuracy_aum']:.4f} stored."
+    )
+
+
+def _classification(checkpoint: Checkpoint, run: Run, dataset: Dataset) -> list[Figure]:
+    """Accuracy and cross-entropy of the checkpoint on a labelled data set, matched by class name."""
+    network, text = read_networks(checkpoint)
+    spec = checkpoint.config.input
+    if isinstance(spec, ImageSpec):
+        inputs = image_tensor(dataset.images(spec))
+    else:
+        vectors = (
+            text.vectors(dataset.texts()) if text is not None and isinstance(spec, TextSpec) else dataset.vectors()
+        )
+        inputs = vector_tensor(vectors, int(network.mean.numel()))
+    positions = {name: index for index, name in enumerate(checkpoint.config.class_names)}
+    names = [dataset.class_names[index] for index in dataset.require_labels()]
+    unknown = sorted(set(names) - positions.keys())
+    if unknown:
+        raise MethodError(f"dataset: class {unknown[0]!r} is not one of the checkpoint's")
+    labels = np.array([positions[name] for name in names])
+    logits = logits_of(network.to(pick_device(run.device)), inputs).double()
+    setting = f"{dataset.name or 'data set'}, N={len(labels):,}"
+    entropy = -logits.log_softmax(dim=1).numpy()[np.arange(len(labels)), labels]
+    return [
+        Figure(name="accuracy", value=float((logits.argmax(dim=1).numpy() == labels).mean()), setting=setting),
+        Figure(name="cross-entropy", value=float(entropy.mean()), unit="nats", setting=setting),
+    ]

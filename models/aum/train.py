@@ -1,0 +1,112 @@
+"""Training of an ordinary classifier, with suspects left out where asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.aum.features import Features, extract_features
+from models.aum.fit import Schedule, derive_seed, fit, logits_of
+from models.aum.network import Classifier
+from models.aum.schema import Config
+from models.aum.stages import Stages
+from models.aum.text import TextTransform
+from models.core.checkpoint import Checkpoint, CheckpointConfig, CheckpointError
+from models.core.dataset import Dataset
+from models.core.figures import Figure, Figures
+from models.core.inputs import Int64
+from models.core.method import MethodError
+from models.core.run import Run
+
+STAGE = "train"
+
+
+def train_classifier(dataset: Dataset, config: Config, run: Run) -> Checkpoint:
+    """Train on the samples that are not dropped; the accuracy on a held-out part goes into the figures.
+
+    Raises:
+        MethodError: the data set or the configuration does not fit; names it.
+        Cancelled: the user asked for it.
+        NonFiniteLogitsError: training diverged.
+    """
+    if dataset.labels is None:
+        raise MethodError("dataset: it has no labels to learn")
+    kept = _remaining(len(dataset), config.drop_indices)
+    chosen = dataset.select(kept)
+    labels = chosen.require_labels()
+    if len(np.unique(labels)) < 2:
+        raise MethodError("dataset: samples of at least two classes are needed")
+    features = extract_features(chosen, config.encoder, image_size=config.image_size, seed=derive_seed(run.seed, 4))
+    order = np.random.default_rng(derive_seed(run.seed, 3)).permutation(len(labels))
+    validation = order[: round(config.validation_share * len(labels))]
+    training = np.sort(order[len(validation) :])
+    schedule = Schedule(
+        config.epochs, config.batch_size, config.learning_rate, config.weight_decay, config.augment, decay=True
+    )
+    network = fit(
+        Stages(run, {STAGE: 1.0}), STAGE, lambda: features.network(len(dataset.class_names)),
+        features.inputs[torch.from_numpy(training)], torch.from_numpy(labels[training]), schedule,
+        seed=derive_seed(run.seed, 1),
+    )  # fmt: skip
+    figures = [_accuracy(network, features, labels, training, "training accuracy", f"{len(training)} samples")]
+    if len(validation):
+        held_out = _accuracy(network, features, labels, validation, "accuracy", f"{len(validation)} held-out samples")
+        figures.insert(0, held_out)
+    data_hash = {dataset.name or "data": dataset.sha256}
+    return Checkpoint.write(
+        run.scratch / "checkpoint",
+        CheckpointConfig(
+            method="aum",
+            input=features.spec,
+            config=config.model_dump(mode="json"),
+            class_names=dataset.class_names,
+            outputs={"architecture": features.architecture, "shape": list(features.inputs.shape[1:])},
+            data_sha256=dataset.sha256,
+            seed=run.seed,
+        ),
+        as_module(network, features.text).state_dict(),
+        Figures(figures=figures, data_sha256=data_hash),
+    )
+
+
+def _remaining(samples: int, dropped: list[int]) -> Int64:
+    outside = [index for index in dropped if not 0 <= index < samples]
+    if outside:
+        raise MethodError(f"drop_indices: {outside[0]} is not a position in 0..{samples - 1}")
+    return np.setdiff1d(np.arange(samples), np.asarray(dropped, dtype=np.int64))
+
+
+def _accuracy(
+    network: Classifier, features: Features, labels: Int64, positions: Int64, name: str, setting: str
+) -> Figure:
+    predicted = logits_of(network, features.inputs[torch.from_numpy(positions)]).argmax(dim=1).numpy()
+    return Figure(name=name, value=float((predicted == labels[positions]).mean()), setting=setting)
+
+
+def as_module(network: Classifier, text: TextTransform | None) -> nn.ModuleDict:
+    """Everything of a version that has weights."""
+    return nn.ModuleDict({"network": network} if text is None else {"network": network, "text": text})
+
+
+def read_networks(checkpoint: Checkpoint) -> tuple[Classifier, TextTransform | None]:
+    """The network (and the text transform) of a checkpoint, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or of another method.
+    """
+    config = checkpoint.config
+    if config.method != "aum":
+        raise CheckpointError(f"{checkpoint.folder.name} is a checkpoint of {config.method}, not of aum")
+    try:
+        facts: dict[str, Any] = config.outputs
+        architecture, shape = facts["architecture"], tuple(int(extent) for extent in facts["shape"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.folder.name}: its outputs name no architecture and shape") from error
+    moments = (shape[0], 1, 1) if len(shape) == 3 else shape
+    network = Classifier(architecture, shape, len(config.class_names), torch.zeros(moments), torch.ones(moments))
+    text = TextTransform(shape[0]) if config.input.kind == "text" else None
+    checkpoint.load_into(as_module(network, text))
+    return network.eval(), text
