@@ -1,0 +1,1 @@
+"""Optimal transport: ground costs, exact and entropic solvers, c-transforms, and couplings."""
