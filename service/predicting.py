@@ -40,7 +40,7 @@ async def answer(
     params = operation.params(body, served)
     reader = reader_of(services, caller)
     if prefers_async(request) or operation.too_large(body, served, reader):
-        return await submit_request(operation, body, request, caller, services)
+        return await submit_request(body, request, caller, services)
     read = partial(operation.inputs, body, served, reader)
     inputs = read() if operation.small(body) else await asyncio.to_thread(read)
     outputs = await predict(services, request, served, inputs, params, operation.field)
@@ -75,16 +75,10 @@ def reader_of(services: Services, caller: Caller) -> Reader:
     )
 
 
-async def submit_request(
-    operation: Operation[Any], body: BaseModel, request: Request, caller: Caller, services: Services
-) -> Response:
+async def submit_request(body: BaseModel, request: Request, caller: Caller, services: Services) -> Response:
     """Queue the request as a job of kind ``predict``; its result is the answer that the route would have given."""
     content = body.model_dump(mode="json", exclude_none=True)
-    spec = JobSpec(
-        kind="predict",
-        model=content.pop("model"),
-        parameters={"capability": operation.capability, "request": content},
-    )
+    spec = JobSpec(kind="predict", model=content.pop("model"), parameters={"request": content})
     return await submit(services, request, caller, spec)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,7 @@ class Reader:
 
 
 def _fit(dataset: Dataset, index: int, spec: InputSpec) -> Any:
-    samples: Sequence[Any] = dataset.inputs
+    samples: Any = dataset.inputs
     match spec:
         case ImageSpec():
             dataset.require_kind("images")

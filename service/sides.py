@@ -71,7 +71,7 @@ def _stored(dataset: Dataset, where: str) -> Side:
     if dataset.kind == "vectors":
         points = dataset.vectors().astype(np.float64)
     elif dataset.kind == "images" and isinstance(dataset.inputs, np.ndarray):
-        points = dataset.inputs.reshape(len(dataset), -1) / 255.0
+        points = dataset.inputs.reshape(len(dataset), -1).astype(np.float64) / 255.0
     else:
         raise _invalid(where, f"a distance needs vectors or pictures of one size; this data set holds {dataset.kind}")
     return Side(points, None, dataset.labels, dataset.class_names)

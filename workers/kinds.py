@@ -19,6 +19,7 @@ from workers.records import JobSpec
 BUILTIN: Mapping[str, str] = {
     "train": "workers.jobs.train",
     "evaluate": "workers.jobs.evaluate",
+    "predict": "workers.jobs.predict",
 }
 _INPUT_OF: Mapping[Kind, str] = {"images": "image", "vectors": "vector", "text": "text", "pairs": "text"}
 

@@ -120,7 +120,7 @@ class Registry(Mapping[str, MethodEntry]):
 
     def __init__(self, *roots: Path) -> None:
         entries: dict[str, MethodEntry] = {}
-        kinds: dict[str, str] = {"train": "every method", "evaluate": "every method"}
+        kinds = dict.fromkeys(("train", "evaluate", "predict"), "every method")
         for root in (SHIPPED, *roots):
             for path in sorted(root.glob("*/card.toml")):
                 entry = MethodEntry(path.parent, _package(path.parent), Card.read(path))

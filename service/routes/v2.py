@@ -137,7 +137,7 @@ def _wanted(body: dict[str, Any], served: Served) -> tuple[dict[str, bool], bool
         raise Problem(400, "outputs is not a list", errors=[FieldError("/outputs", "expected a list")])
     for index, output in enumerate(outputs):
         name = output.get("name") if isinstance(output, dict) else None
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             errors = [FieldError(f"/outputs/{index}/name", f"expected one of {', '.join(known)}")]
             raise Problem(400, f"there is no output `{str(name)[:100]}`", errors=errors, code="unknown_output")
         wanted[name] = bool((output.get("parameters") or {}).get("binary_data", default))

@@ -14,8 +14,10 @@ _NUMBERS = {"type": "array", "items": {"type": "number"}}
 Rows = Annotated[Any, WithJsonSchema(_ROWS)]
 Numbers = Annotated[Any, WithJsonSchema(_NUMBERS)]
 
-Model = Field(description="`slug` for the default version, or `slug@version`", min_length=1, max_length=200)
-Parameters = Field(default={}, description="the method's own parameters; their schema stands in GET /v1/models/{id}")
+Model: Any = Field(description="`slug` for the default version, or `slug@version`", min_length=1, max_length=200)
+Parameters: Any = Field(
+    default={}, description="the method's own parameters; their schema stands in GET /v1/models/{id}"
+)
 
 
 class _Strict(BaseModel):
