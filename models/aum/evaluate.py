@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import torch
 
 from models.aum.features import image_tensor, vector_tensor
 from models.aum.fit import logits_of
@@ -15,7 +16,7 @@ from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
 from models.core.devices import pick_device
 from models.core.figures import Figure, Figures
-from models.core.inputs import ImageSpec, TextSpec
+from models.core.inputs import ImageSpec
 from models.core.method import MethodError
 from models.core.run import Run
 from models.core.sources import load
@@ -24,6 +25,7 @@ from models.core.sources import load
 QUICK = tuple(cell for cell in CELLS if cell.seed == 0 and (cell.kind, cell.rate) in {("uniform", 0.4), ("flip", 0.2)})
 _NAMES = {"aum": "method", "loss": "final loss", "confident": "confident learning (cleanlab)"}
 _DETECTION = {"auroc": "AUROC", "ap": "average precision", "f1": "F1 of own flags", "f1_k": "F1 at the true count"}
+_FLAGS = {"flagged": "share flagged", "precision": "precision of flags", "recall": "recall of flags"}
 _ARMS = {"aum": "method", "all": "all samples", "confident": "confident learning (cleanlab)", "random": "random drop",
          "oracle": "oracle"}  # fmt: skip
 
@@ -126,15 +128,11 @@ def _setting_figures(setting: str, rows: list[Row]) -> list[Figure]:
         for name, subject in _NAMES.items()
         if f"{key}_{name}" in rows[0]
     ]
-    for key, title in (
-        ("flagged", "share flagged"),
-        ("precision", "precision of flags"),
-        ("recall", "recall of flags"),
-    ):
-        for name in ("aum", "confident"):
-            figures.append(
-                Figure.over_seeds(title, _values(rows, f"{key}_{name}"), subject=_NAMES[name], setting=setting)
-            )
+    for key, title in _FLAGS.items():
+        figures += [
+            Figure.over_seeds(title, _values(rows, f"{key}_{name}"), subject=_NAMES[name], setting=setting)
+            for name in ("aum", "confident")
+        ]
     figures += [
         Figure.over_seeds(
             "accuracy after retraining", _values(rows, f"accuracy_{arm}"), subject=subject, setting=setting
@@ -150,9 +148,8 @@ def _claims(rows: Sequence[Row]) -> list[str]:
     """What the published claims come to here, setting by setting."""
     claims = []
     for setting, chosen in _by_setting(rows).items():
-        mean = {
-            key: float(np.mean(_values(chosen, key))) for key, value in chosen[0].items() if isinstance(value, float)
-        }
+        measured = [key for key, value in chosen[0].items() if isinstance(value, float)]
+        mean = {key: float(np.mean(_values(chosen, key))) for key in measured}
         gain, oracle = mean["accuracy_aum"] - mean["accuracy_all"], mean["accuracy_oracle"] - mean["accuracy_all"]
         claims.append(
             f"{setting}: AUROC {mean['auroc_aum']:.4f} against {mean['auroc_loss']:.4f} (final loss) and "
@@ -182,11 +179,10 @@ def _classification(checkpoint: Checkpoint, run: Run, dataset: Dataset) -> list[
     spec = checkpoint.config.input
     if isinstance(spec, ImageSpec):
         inputs = image_tensor(dataset.images(spec))
+    elif text is not None:
+        inputs = torch.from_numpy(text.vectors(dataset.texts()))
     else:
-        vectors = (
-            text.vectors(dataset.texts()) if text is not None and isinstance(spec, TextSpec) else dataset.vectors()
-        )
-        inputs = vector_tensor(vectors, int(network.mean.numel()))
+        inputs = vector_tensor(dataset.vectors(), network.mean.numel())
     positions = {name: index for index, name in enumerate(checkpoint.config.class_names)}
     names = [dataset.class_names[index] for index in dataset.require_labels()]
     unknown = sorted(set(names) - positions.keys())
