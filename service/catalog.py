@@ -47,12 +47,12 @@ class Catalog:
                 known = await asyncio.to_thread(self._read, model)
             except (UnknownMethodError, UnknownVersionError):
                 self._known.pop(model, None)
-                raise _unknown(model, field) from None
+                raise unknown_model(model, field) from None
             except CheckpointError as error:
                 raise Problem(503, f"the model `{model}` is damaged: {error}", code="model_failed") from error
             self._known[model] = (time.monotonic(), known)
         if not visible(known.version, caller):
-            raise _unknown(model, field)
+            raise unknown_model(model, field)
         return known
 
     def forget(self) -> None:
@@ -73,7 +73,8 @@ def visible(version: Version, caller: Caller) -> bool:
     return version.shipped or caller.admin or version.record.owner == caller.owner
 
 
-def _unknown(model: str, field: str) -> Problem:
+def unknown_model(model: str, field: str) -> Problem:
+    """404 for a model that is not there, or not the caller's."""
     return Problem(
         404,
         f"there is no model `{model[:200]}`",

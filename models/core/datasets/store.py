@@ -125,7 +125,7 @@ class DatasetStore:
         Raises:
             UnknownDatasetError: there is none.
         """
-        for folder in self._owners(owner) if _ID.fullmatch(dataset_id) else []:
+        for folder in self._owners(owner) if is_dataset_id(dataset_id) else []:
             key = f"datasets/{folder}/{dataset_id}/record.json"
             try:
                 return DatasetRecord.model_validate_json(self._store.get(key))
@@ -206,6 +206,11 @@ class DatasetStore:
 
     def _owners(self, owner: str | None) -> builtins.list[str]:
         return self._store.folders("datasets") if owner is None else [_folder(owner)]
+
+
+def is_dataset_id(text: str) -> bool:
+    """Whether ``text`` has the form of an id of this store."""
+    return _ID.fullmatch(text) is not None
 
 
 def hash_file(path: Path) -> str:
