@@ -1,0 +1,1 @@
+"""Alignment and uniformity on the hypersphere (Wang & Isola, ICML 2020)."""

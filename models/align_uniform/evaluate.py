@@ -1,0 +1,191 @@
+"""Measurements of a checkpoint: on the user's data, or the whole proof."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from models.align_uniform import losses, metrics
+from models.align_uniform.baselines import DATA, SPEC, open_encoder, read_index
+from models.align_uniform.data import fixed_pairs, image_tensor
+from models.align_uniform.findings import MEASURES, Table, by_group, claims, group_figures, row_table
+from models.align_uniform.network import EmbeddingNetwork, open_network
+from models.align_uniform.proof import (
+    METRIC_SAMPLES,
+    ProofData,
+    Row,
+    measure_all,
+    measure_network,
+    proof_data,
+    rank_correlations,
+    theorem_on_circle,
+    theorem_on_features,
+)
+from models.align_uniform.proof_pictures import Arcs, draw_proof
+from models.align_uniform.schema import Config, Space
+from models.align_uniform.train import policy
+from models.core import sources
+from models.core.checkpoint import Checkpoint
+from models.core.dataset import Dataset
+from models.core.encoders import encode
+from models.core.figures import Figure, Figures
+from models.core.inputs import Float32
+from models.core.method import MethodError
+from models.core.probes import knn_accuracy, knn_predict, linear_probe, stratified_subset
+from models.core.run import Run
+
+SAMPLES = 4000
+TRUNCATED = (8, 16, 32, 64)
+SPACES: tuple[Space, Space] = ("penultimate", "projection")
+
+
+def evaluate_on(checkpoint: Checkpoint, run: Run, dataset: Dataset) -> Figures:
+    """L_align, L_uniform and, where there are labels, k-NN accuracy of ``checkpoint`` on the user's pictures.
+
+    A random sample of at most 4,000 pictures, fixed by the run's seed, with the training's own augmentations.
+
+    Raises:
+        MethodError: not pictures, or fewer than 16.
+        InputError: a picture does not fit.
+    """
+    started = time.monotonic()
+    if dataset.kind != "images" or len(dataset) < 16:
+        raise MethodError(f"dataset: at least 16 images are needed, this one holds {len(dataset)} {dataset.kind}")
+    network, spec = open_network(checkpoint)
+    config = Config.model_validate(checkpoint.config.config)
+    network.to(run.device)
+    order = np.random.default_rng(run.seed).permutation(len(dataset))[:SAMPLES]
+    chosen = dataset.select(np.sort(order).astype(np.int64))
+    images = image_tensor(chosen, spec)
+    run.progress(0.2, "embed", f"{len(chosen)} pictures and two views of each")
+    setting = f"{dataset.name or 'data set'}, {len(chosen)} of {len(dataset)} pictures"
+    first, second = (_both_spaces(network, views, run) for views in fixed_pairs(images, policy(config), run.seed))
+    plain = _both_spaces(network, images, run)
+    run.progress(0.7, "measure")
+    figures = []
+    for position, space in enumerate(SPACES):
+        x, y, unit = (F.normalize(rows[position], dim=1) for rows in (first, second, plain))
+        values = {
+            "L_align": losses.alignment(x, y, config.alpha).item(),
+            "L_uniform": metrics.uniformity_of(unit, config.t),
+            "effective rank": metrics.effective_rank(unit),
+        }
+        if chosen.labels is not None and len(np.unique(chosen.labels)) > 1:
+            values |= _labelled(plain[position].numpy(), chosen, run.seed)
+        figures += [Figure(name=name, value=value, setting=f"{setting}, {space}") for name, value in values.items()]
+    run.progress(1.0, "done")
+    return Figures(
+        figures=figures,
+        data_sha256={dataset.name or "dataset": dataset.sha256},
+        command="deepnight evaluate align-uniform --dataset",
+        seconds=time.monotonic() - started,
+    )
+
+
+def _both_spaces(network: EmbeddingNetwork, images: torch.Tensor, run: Run) -> tuple[torch.Tensor, torch.Tensor]:
+    penultimate = encode(network.encoder, images, device=run.device)
+    with torch.inference_mode():
+        return penultimate, network.head(penultimate.to(run.device)).float().cpu()
+
+
+def _labelled(rows: Float32, dataset: Dataset, seed: int) -> dict[str, float]:
+    labels = dataset.require_labels()
+    k = min(20, len(rows) - 1)
+    found = {
+        f"k-NN accuracy (k={k}, leave one out)": float(
+            np.mean(knn_predict(rows, labels, rows, k=k, leave_one_out=True) == labels)
+        )
+    }
+    counts = np.bincount(labels)
+    if counts[counts > 0].min() >= 4:
+        inside = stratified_subset(labels, 0.5, seed)
+        outside = np.setdiff1d(np.arange(len(labels)), inside)
+        found["linear probe accuracy"] = linear_probe(rows[inside], labels[inside], rows[outside], labels[outside])
+    return found
+
+
+def prove(checkpoint: Checkpoint, run: Run, limit: int | None = None) -> Figures:
+    """Measure every encoder of the proof, the baselines, the checkpoint and Theorem 1 again from what ships.
+
+    Writes the artifact ``align-uniform.png``.
+
+    Args:
+        limit: pictures of each split and seeds of each group, to look at a slice; all when absent.
+
+    Raises:
+        DataUnavailableError: Fashion-MNIST cannot be had.
+        CheckpointError: an encoder of the proof is missing or damaged.
+        MethodError: the checkpoint takes other pictures than the proof's.
+        Cancelled: the user asked for it.
+    """
+    started = time.monotonic()
+    network, spec = open_network(checkpoint)
+    if spec != SPEC:
+        raise MethodError(f"model: the proof needs a checkpoint for {SPEC.shape} pictures, this one takes {spec.shape}")
+    run.progress(0.0, "data")
+    data = proof_data(limit)
+
+    def report(done: int, total: int, row: Row) -> None:
+        run.progress(0.9 * done / total, "measure", f"{row.name}: linear probe {100 * row.linear:.1f}%")
+
+    rows = measure_all(data, report, None if limit is None else 1)
+    groups = by_group(rows)
+    run.progress(0.92, "shipped checkpoint")
+    shipped = measure_network(f"{checkpoint.config.method}@{checkpoint.config.version}", "shipped", network, data)
+    run.progress(0.95, "theorem 1")
+    circle = theorem_on_circle(anchors=20_000 if limit is None else 2_000)
+    x, y = (encode(network, views, device="cpu") for views in (data.first, data.second))
+    features = theorem_on_features(x, y)
+    correlations = rank_correlations(rows)
+    run.progress(0.98, "draw")
+    draw_proof(run.artifact("align-uniform.png", "image/png"), rows, circle, features, _arcs(data))
+    return Figures(
+        figures=[*_shipped_figures(shipped), *group_figures(groups)],
+        claims=claims(groups, correlations, circle),
+        tables={
+            "encoders": row_table([shipped, *rows]),
+            "theorem on the circle": circle,
+            "theorem on the shipped encoder": features,
+            "spearman with linear-probe accuracy": [dict(correlations)],
+            "truncation": _truncation(network, data),
+        },
+        data_sha256={f"{DATA}/{split}": sources.load(DATA, split).sha256 for split in ("train", "test")},
+        command="deepnight evaluate align-uniform",
+        seconds=time.monotonic() - started,
+    )
+
+
+def _shipped_figures(row: Row) -> list[Figure]:
+    setting = f"Fashion-MNIST test split; checkpoint {row.name}, probes on 20,000 labels"
+    values = {name: getattr(row, measure) for measure, name in MEASURES.items()}
+    values |= {"L_align": row.align, "L_uniform": row.uniform}
+    return [
+        Figure(name=name, value=value, setting=setting, headline=name == MEASURES["linear"])
+        for name, value in values.items()
+    ]
+
+
+def _truncation(network: EmbeddingNetwork, data: ProofData) -> Table:
+    """k-NN accuracy of the first dimensions on principal axes."""
+    train, test = (encode(network.encoder, images, device="cpu") for images in (data.images, data.test_images))
+    train, test = (rows @ network.penultimate_axes for rows in (train, test))
+    sizes = [size for size in (*TRUNCATED, train.shape[1]) if size <= train.shape[1]]
+    k = min(20, len(train))
+    return [
+        {
+            "dimensions": size,
+            "knn": knn_accuracy(train[:, :size].numpy(), data.labels, test[:, :size].numpy(), data.test_labels, k=k),
+        }
+        for size in sizes
+    ]
+
+
+def _arcs(data: ProofData) -> Arcs | None:
+    index = read_index()
+    if "circle-s0" not in index:
+        return None
+    rows = encode(open_encoder("circle-s0", index["circle-s0"]), data.test_images[:METRIC_SAMPLES], device="cpu")
+    return rows, data.test_labels[:METRIC_SAMPLES], sources.load(DATA, "test").class_names

@@ -1,0 +1,157 @@
+"""Training: resumable bit for bit, with metrics on a fixed held-out set from the first minute."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.align_uniform import losses
+from models.align_uniform.schema import Config
+from models.core.augment import ViewPolicy, augment
+from models.core.run import Run
+from models.core.training import pack_training, unpack_training
+
+Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, float]]]
+REPORTS = 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is trained on what.
+
+    Attributes:
+        module: everything that learns.
+        images: uint8 ``(N, C, H, W)``.
+        loss: from two views (float32 in [0, 1]) and the indices of their pictures to a scalar and named parts.
+        held_out: metrics of the module at the moment, by name.
+        total: steps of the whole training.
+    """
+
+    module: nn.Module
+    images: Tensor
+    loss: Loss
+    held_out: Callable[[], dict[str, float]]
+    total: int
+
+
+def policy(config: Config) -> ViewPolicy:
+    """How the configuration draws views."""
+    return ViewPolicy(
+        size=config.image_size,
+        crop_scale=config.crop_scale,
+        flip=config.flip,
+        jitter=config.jitter,
+        jitter_probability=config.jitter_probability,
+        grey=config.grey,
+    )
+
+
+def objective(x: Tensor, y: Tensor, config: Config) -> tuple[Tensor, dict[str, float]]:
+    """The weighted sum of the losses on unit rows ``(B, m)`` of two views, and its parts."""
+    total = x.new_zeros(())
+    parts: dict[str, float] = {}
+    if config.align_weight:
+        value = losses.alignment(x, y, config.alpha)
+        total, parts["align"] = total + config.align_weight * value, value.item()
+    if config.uniform_weight:
+        if config.uniform_within == "joint":
+            value = losses.joint_uniformity(x, y, config.t)
+        else:
+            value = (losses.uniformity(x, config.t) + losses.uniformity(y, config.t)) / 2
+        total, parts["uniform"] = total + config.uniform_weight * value, value.item()
+    if config.contrastive_weight:
+        value = losses.nt_xent(x, y, config.temperature)
+        total, parts["contrastive"] = total + config.contrastive_weight * value, value.item()
+    return total, parts
+
+
+def batches(count: int, batch_size: int, epoch: int, seed: int) -> list[Tensor]:
+    """Indices of the batches of one epoch; the incomplete last one is left out."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(count, generator=generator)
+    return list(torch.split(order[: count // batch_size * batch_size], batch_size))
+
+
+def learning_rate(config: Config, step: int, total: int) -> float:
+    """The rate of ``step`` of ``total``."""
+    done = step / total
+    if config.schedule == "cosine":
+        return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    passed = sum(done >= milestone for milestone in (0.775, 0.85, 0.925))
+    return config.learning_rate * float(0.1**passed)
+
+
+def make_optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
+    """Adam, or SGD with momentum 0.9."""
+    if config.optimizer == "adam":
+        return torch.optim.Adam(module.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(module.parameters(), config.learning_rate, 0.9, weight_decay=config.weight_decay)
+
+
+def fit(problem: Problem, config: Config, run: Run) -> None:
+    """Train ``problem.module`` in place, from the run's resume point where there is one.
+
+    Raises:
+        Cancelled: the user asked for it.
+    """
+    device = torch.device(run.device)
+    module = problem.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(module, config)
+    views = torch.Generator().manual_seed(run.seed)
+    torch.manual_seed(run.seed)
+    batch_size = min(config.batch_size, len(problem.images))
+    per_epoch = len(problem.images) // batch_size
+    interval = min(per_epoch, max(1, problem.total // REPORTS))
+    step = _resume(run, module, optimizer, views)
+    started, first = time.monotonic(), step
+    epoch, order = -1, list[Tensor]()
+    module.train()
+    while step < problem.total:
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            order = batches(len(problem.images), batch_size, epoch, run.seed)
+        indices = order[step % per_epoch]
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step, problem.total)
+        pictures = problem.images[indices].to(device)
+        pair = [
+            augment(pictures, policy(config), views).contiguous(memory_format=torch.channels_last) for _ in range(2)
+        ]
+        loss, parts = problem.loss(pair[0], pair[1], indices)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        step += 1
+        if step % interval == 0 or step == problem.total or step == first + 1:
+            _report(problem, run, step, {"loss": loss.item(), **parts}, (step - first) / (time.monotonic() - started))
+        if step % interval == 0 and step < problem.total:
+            arrays, meta = pack_training({"module": module}, {"optimizer": optimizer}, {"views": views})
+            run.save_state(arrays, {**meta, "step": step})
+
+
+def _resume(run: Run, module: nn.Module, optimizer: torch.optim.Optimizer, views: torch.Generator) -> int:
+    state = run.load_state()
+    if state is None:
+        return 0
+    arrays, meta = state
+    unpack_training(arrays, meta, {"module": module}, {"optimizer": optimizer}, {"views": views})
+    run.log(f"continues after step {meta['step']}")
+    return int(meta["step"])
+
+
+def _report(problem: Problem, run: Run, step: int, parts: dict[str, float], pace: float) -> None:
+    values = {**parts, **{f"held_out_{name}": value for name, value in problem.held_out().items()}}
+    if not np.isfinite(list(values.values())).all():
+        raise FloatingPointError(f"the training diverged at step {step}: {values}; a smaller lr may help")
+    for name, value in values.items():
+        run.metric(name, value, step)
+    left = (problem.total - step) / pace
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    run.log(f"step {step}/{problem.total}: {shown}")
+    run.progress(0.97 * step / problem.total, "train", f"step {step} of {problem.total}, {left:.0f} s left, {shown}")
