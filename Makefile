@@ -20,7 +20,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 serve: install  ## install what is missing and run the service; Ctrl-C stops it
-	@exec $(BIN)/python -S service/attached.py TERM $$PPID $(CURDIR)/$(BIN)/deepnight serve $(ARGS)
+	@exec $(BIN)/python -m workers.leash $$PPID $(BIN)/deepnight serve $(ARGS)
 
 install:  ## the virtual environment .venv with what requirements.lock pins
 	$(BOOTSTRAP)

@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
-ATTACHED = Path(__file__).with_name("attached.py")
 LOG_BYTES = 16 << 20
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 STEADY_S = 60.0
@@ -48,10 +47,9 @@ class Child:
         """Start it; the kernel sends it SIGTERM when the supervisor dies."""
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
-        command = [sys.executable, "-m", self.module]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-S", str(ATTACHED), "TERM", str(os.getpid()), *command],
+                [sys.executable, "-m", "workers.leash", str(os.getpid()), sys.executable, "-m", self.module],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -30,9 +30,10 @@ from service.preflight import (
 )
 from service.processes import Child, adopt_orphans, end_orphans, reap_orphans
 from service.settings import Settings
-from workers.valkey import EmbeddedValkey
+from workers.valkey import EmbeddedValkey, ValkeyError
 
 LOOK_S = 0.25
+VALKEY_PAUSE_S = 5.0
 GATEWAY_STOP_S, WORKER_STOP_S, WORKER_DRAIN_S = 8.0, 5.0, 2.5
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -71,6 +72,7 @@ class Supervisor:
         self.started = time.monotonic()
         self.valkey = None if settings.redis_url else EmbeddedValkey(home)
         self.children: list[Child] = []
+        self._valkey_again_at = 0.0
         self._stopping = False
         self._checks: dict[str, str] = {}
         self._announced = False
@@ -95,7 +97,10 @@ class Supervisor:
         if self.valkey is None:
             url = str(self.settings.redis_url)
         else:
-            url = self.valkey.start()
+            try:
+                url = self.valkey.start()
+            except ValkeyError as error:
+                raise StartError(str(error), CHILD_FAILED) from error
             self._report("valkey", "ready")
         environment = {
             **os.environ,
@@ -112,9 +117,7 @@ class Supervisor:
     def _look(self) -> None:
         """Notice programs that ended, and what the gateway says about itself."""
         reap_orphans({child.pid for child in self.children} | {self.valkey.pid if self.valkey else None})
-        if self.valkey is not None and not self.valkey.running():
-            self.say("valkey left; starting it again")
-            self.valkey.start()
+        self._keep_valkey()
         for child in self.children:
             pause = child.pause
             status = child.look()
@@ -125,6 +128,17 @@ class Supervisor:
             self.say(f"{child.name} left with status {status}; starting it again in {pause:.0f} s (log: {child.log})")
         if not self._announced:
             self._announce(self._readiness())
+
+    def _keep_valkey(self) -> None:
+        """Start Valkey again when it has ended, on the same address and data."""
+        if self.valkey is None or self.valkey.running() or time.monotonic() < self._valkey_again_at:
+            return
+        self.say("valkey left; starting it again")
+        try:
+            self.valkey.start()
+        except ValkeyError as error:
+            self._valkey_again_at = time.monotonic() + VALKEY_PAUSE_S
+            self.say(f"{error}; trying again in {VALKEY_PAUSE_S:.0f} s")
 
     def _announce(self, checks: dict[str, str]) -> None:
         """Report each dependency once as it comes up, and all addresses when everything is there."""

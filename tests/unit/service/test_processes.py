@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from service.processes import ATTACHED, Child
+from service.processes import Child
 
 PROGRAM = """
 import sys, time
@@ -17,8 +17,11 @@ if "fail" in sys.argv[0]:
 time.sleep(60)
 """
 PARENT = """
-import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-S", {attached!r}, "KILL", str(os.getpid()), "/bin/sleep", "60"])
+import os, sys, time
+from pathlib import Path
+from service.processes import Child
+child = Child("orphan", "program_orphan", dict(os.environ), Path(sys.argv[1]))
+child.start()
 print(child.pid, flush=True)
 time.sleep(60)
 """
@@ -72,11 +75,14 @@ def test_a_program_that_fails_is_started_again_after_longer_and_longer_pauses(ch
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
-def test_an_attached_program_ends_when_its_parent_is_killed():
-    code = PARENT.format(attached=str(ATTACHED))
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+def test_a_program_ends_when_its_supervisor_is_killed(tmp_path):
+    (tmp_path / "program_orphan.py").write_text(PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
         pid = int(parent.stdout.readline())
-        wait_for(lambda: psutil.Process(pid).name() == "sleep")
+        wait_for(lambda: (tmp_path / "orphan.log").read_text() == "up\n")
+        assert psutil.Process(pid).is_running()
         parent.kill()
         parent.wait()
     wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
