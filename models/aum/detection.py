@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from models.aum.duplicates import find_duplicates, sample_id
 from models.aum.features import Features, embedded_features, extract_features
-from models.aum.fit import Schedule, derive_seed
+from models.aum.fit import Schedule, derive_seed, ordinary_schedule
 from models.aum.folds import FoldPlan, FoldRuns, run_folds
 from models.aum.pictures import SHEET_COLUMNS, SHEET_ROWS, draw_contact_sheet, draw_histogram
 from models.aum.ranking import Bools, Ranking, class_table, confusion_table, kept_samples, rank_samples
@@ -66,16 +66,15 @@ def run(job: JobContext, parameters: MislabeledDetection) -> dict[str, Any]:
     elif parameters.retrain:
         test = held_out(features, labels, derive_seed(job.seed, 3))
     names = stage_names(parameters.retrain_seeds) if parameters.retrain else []
-    stages = Stages(job, dict.fromkeys([*plan.names, *names], 1.0))
+    stages = Stages(job, dict.fromkeys(plan.names, 1.0) | dict.fromkeys(names, 2.0))
 
     runs = run_folds(stages, features, labels, len(dataset.class_names), plan, job.seed)
     ranking = rank_samples(runs, labels, parameters.percentile, parameters.vote)
     kept, spared = kept_samples(ranking, labels, len(dataset.class_names), parameters.keep_per_class)
     gain = None
     if test is not None and not kept.all():
-        decaying = Schedule(**{**vars(plan.schedule), "decay": True})
         gain = measure_gain(
-            stages, features, labels, len(dataset.class_names), kept, test, decaying,
+            stages, features, labels, len(dataset.class_names), kept, test, ordinary_schedule(plan.schedule),
             seeds=parameters.retrain_seeds, seed=job.seed,
         )  # fmt: skip
     table = ranking_table(dataset, labels, ranking, runs, parameters.epochs - parameters.skip_epochs)

@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from models.aum.features import Features, extract_features, image_tensor
-from models.aum.fit import Schedule, derive_seed, fit, logits_of
+from models.aum.fit import Schedule, derive_seed, fit, logits_of, ordinary_schedule
 from models.aum.folds import FoldPlan, run_folds
 from models.aum.network import Classifier
 from models.aum.ranking import Bools, rank_samples
@@ -27,12 +27,13 @@ from models.core.run import LocalRun, Run
 from models.core.sources import load
 
 Row = dict[str, float | int | str | None]
-SAMPLES = {"fashion-mnist": 10_000, "digits": 8_000}
+SAMPLES = {"fashion-mnist": 8_000, "digits": 8_000}
 NOISES: tuple[tuple[NoiseKind, float], ...] = (("uniform", 0.2), ("uniform", 0.4), ("flip", 0.2), ("flip", 0.4))
 SEEDS = (0, 1, 2)
 _EPOCHS, _CL_FOLDS = 8, 3
 _SCHEDULE = Schedule(_EPOCHS, 64, 0.1, 1e-4)
-_DECAYING = Schedule(_EPOCHS, 64, 0.1, 1e-4, decay=True)
+_EARLY = Schedule(_EPOCHS, 64, 0.1, 1e-4, decay=True)
+_ORDINARY = ordinary_schedule(_SCHEDULE)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def measure_cell(cell: Cell, run: Run, report: Callable[[float, str], None]) -> 
     """All figures of one cell.
 
     Detection: ``auroc``, ``ap`` (average precision), ``f1`` by the method's own flags and ``f1_k`` of as many flags
-    as there are wrong labels; loss ranking has no flags of its own. ``accuracy_*``: on clean test data after
+    as there are wrong labels; loss ranking (at the end of the ordinary training, and ``loss_early`` of one stopped
+    after as many epochs as AUM counts) has no flags of its own. ``accuracy_*``: on clean test data after
     training on all samples, without those flagged by each method, without as many at random, and without all wrong
     labels (oracle).
 
@@ -96,33 +98,31 @@ def measure_cell(cell: Cell, run: Run, report: Callable[[float, str], None]) -> 
     labels = corrupt_labels(truth, classes, kind=cell.kind, rate=cell.rate, seed=derive_seed(cell.seed, 11))
     wrong = labels != truth
     features = extract_features(clean, "small-cnn", image_size=64, seed=cell.seed)
-    trainer = _Trainer(run, cell, trainings=5 + _CL_FOLDS, report=report)
+    trainer = _Trainer(run, cell, trainings=6 + _CL_FOLDS, report=report)
 
     plan = FoldPlan(2, threshold_count(len(labels), classes), _SCHEDULE)
     runs = run_folds(trainer.stages, features, labels, classes, plan, cell.seed)
     ranking = rank_samples(runs, labels, 99.0, "all")
     everything = np.arange(len(labels))
-    network = trainer.train(features, labels, everything, _DECAYING, derive_seed(cell.seed, 12))
-    losses = torch.nn.functional.cross_entropy(
-        logits_of(network, features.inputs), torch.from_numpy(labels), reduction="none"
-    )
+    seed = derive_seed(cell.seed, 12)
+    early = trainer.train(features, labels, everything, _EARLY, seed)
+    network = trainer.train(features, labels, everything, _ORDINARY, seed)
     quality, issues = _confident_learning(trainer, features, labels, cell.seed)
 
     at_random = _random(ranking.suspect, cell.seed)
     dropped = {"aum": ranking.suspect, "confident": issues, "random": at_random, "oracle": wrong}
     accuracy = {"all": _test_accuracy(network, test)}
     for name, mask in dropped.items():
-        kept = np.flatnonzero(~mask)
-        accuracy[name] = _test_accuracy(
-            trainer.train(features, labels, kept, _DECAYING, derive_seed(cell.seed, 12)), test
-        )
+        retrained = trainer.train(features, labels, np.flatnonzero(~mask), _ORDINARY, seed)
+        accuracy[name] = _test_accuracy(retrained, test)
     estimate = noise_rate(runs.aum, runs.sets, "all")
     return {
         "data": cell.data, "noise": cell.kind, "rate": cell.rate, "seed": cell.seed, "samples": len(labels),
         "true_share": float(wrong.mean()),
         "estimate": float(estimate["estimate"]), "low": float(estimate["low"]), "high": float(estimate["high"]),
         **_scores("aum", -ranking.aum, wrong, ranking.suspect),
-        **_scores("loss", losses.numpy().astype(np.float64), wrong, None),
+        **_scores("loss", _losses(network, features, labels), wrong, None),
+        **_scores("loss_early", _losses(early, features, labels), wrong, None),
         **_scores("confident", -quality, wrong, issues),
         **{f"accuracy_{name}": value for name, value in accuracy.items()},
     }  # fmt: skip
@@ -168,6 +168,11 @@ def _confident_learning(trainer: _Trainer, features: Features, labels: Int64, se
         probabilities[out.numpy()] = logits_of(network, features.inputs[out]).double().softmax(dim=1).numpy()
     issues = find_label_issues(labels, probabilities, n_jobs=1)
     return np.asarray(get_label_quality_scores(labels, probabilities)), np.asarray(issues, dtype=bool)
+
+
+def _losses(network: Classifier, features: Features, labels: Int64) -> Float64:
+    logits = logits_of(network, features.inputs).double()
+    return torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="none").numpy()
 
 
 def _random(suspect: Bools, seed: int) -> Bools:

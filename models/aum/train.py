@@ -61,9 +61,13 @@ def train_classifier(dataset: Dataset, config: Config, run: Run) -> Checkpoint:
         CheckpointConfig(
             method="aum",
             input=features.spec,
-            config=config.model_dump(mode="json"),
+            config=config.model_dump(mode="json", exclude={"drop_indices"}),
             class_names=dataset.class_names,
-            outputs={"architecture": features.architecture, "shape": list(features.inputs.shape[1:])},
+            outputs={
+                "architecture": features.architecture,
+                "shape": list(features.inputs.shape[1:]),
+                "dropped_samples": len(dataset) - len(kept),
+            },
             data_sha256=dataset.sha256,
             seed=run.seed,
         ),
