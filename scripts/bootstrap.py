@@ -134,10 +134,10 @@ def version_of(python: Path) -> list[int]:
 
 
 def install(*, dev: bool, torch: str) -> None:
-    """Install pip's pinned self, torch, every other pin, then this project in place."""
+    """Install torch, which may be refused, then pip's pinned self, every other pin, and this project in place."""
     pins = read_pins(LOCK) | (read_pins(DEV_LOCK) if dev else {})
-    Pip(1, "pip").run(f"pip=={pins['pip']}", f"setuptools=={pins['setuptools']}")
     install_torch(pins["torch"], torch)
+    Pip(1, "pip").run(f"pip=={pins['pip']}", f"setuptools=={pins['setuptools']}")
     requirements = ["-r", str(LOCK), *(["-r", str(DEV_LOCK)] if dev else [])]
     Pip(len(pins), "packages").run(*requirements)
     Pip(1, "deepnight").run("--no-deps", "--no-build-isolation", "-e", str(ROOT))
