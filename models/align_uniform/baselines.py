@@ -28,6 +28,7 @@ from models.align_uniform.schema import Config
 from models.align_uniform.train import Problem, fit, objective
 from models.core import sources
 from models.core.checkpoint import CheckpointError
+from models.core.dataset import Dataset
 from models.core.inputs import ImageSpec
 from models.core.run import LocalRun, Run
 
@@ -103,10 +104,13 @@ class Shipped(BaseModel):
     sha256: str
 
 
-def proof_images() -> tuple[Tensor, Tensor]:
-    """The pictures that every encoder of the proof is trained on, uint8 ``(20000, 1, 28, 28)``, and their labels."""
-    dataset = sources.load(DATA, "train").select(np.arange(TRAIN_SAMPLES))
-    return image_tensor(dataset, SPEC), torch.from_numpy(dataset.require_labels())
+def training_data() -> Dataset:
+    """The 20,000 pictures that every encoder of the proof is trained on.
+
+    Raises:
+        DataUnavailableError: Fashion-MNIST cannot be had.
+    """
+    return sources.load(DATA, "train").select(np.arange(TRAIN_SAMPLES))
 
 
 def train_encoder(recipe: Recipe, images: Tensor, labels: Tensor, run: Run, steps: int = STEPS) -> EmbeddingNetwork:
@@ -208,7 +212,8 @@ def main(report: Callable[[str], None] = print) -> None:
     if unknown:
         parser.error(f"no such encoder: {', '.join(unknown)}")
     torch.set_num_threads(1)
-    images, labels = proof_images()
+    dataset = training_data()
+    images, labels = image_tensor(dataset, SPEC), torch.from_numpy(dataset.require_labels())
     for name in arguments.names or RECIPES:
         recipe = RECIPES[name]
         lines: list[str] = []

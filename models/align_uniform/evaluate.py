@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from models.align_uniform import losses, metrics
-from models.align_uniform.baselines import DATA, SPEC, open_encoder, read_index
+from models.align_uniform.baselines import DATA, SPEC, open_encoder, read_index, training_data
 from models.align_uniform.data import fixed_pairs, image_tensor
 from models.align_uniform.findings import MEASURES, Table, by_group, claims, group_figures, row_table
 from models.align_uniform.network import EmbeddingNetwork, open_network
@@ -107,16 +108,28 @@ def _labelled(rows: Float32, dataset: Dataset, seed: int) -> dict[str, float]:
     return found
 
 
-def prove(checkpoint: Checkpoint, run: Run, limit: int | None = None) -> Figures:
+def prove(checkpoint: Checkpoint, run: Run) -> Figures:
+    """The proof on Fashion-MNIST: see :func:`measure_proof`.
+
+    Raises:
+        DataUnavailableError: Fashion-MNIST cannot be had.
+    """
+    return measure_proof(checkpoint, run, training_data(), sources.load(DATA, "test"))
+
+
+def measure_proof(
+    checkpoint: Checkpoint, run: Run, train: Dataset, test: Dataset, encoders: Collection[str] | None = None
+) -> Figures:
     """Measure every encoder of the proof, the baselines, the checkpoint and Theorem 1 again from what ships.
 
     Writes the artifact ``align-uniform.png``.
 
     Args:
-        limit: pictures of each split and seeds of each group, to look at a slice; all when absent.
+        train: pictures with labels, for the probes.
+        test: pictures with labels that the accuracies and metrics are measured on.
+        encoders: names of the proof's encoders to measure; all when absent.
 
     Raises:
-        DataUnavailableError: Fashion-MNIST cannot be had.
         CheckpointError: an encoder of the proof is missing or damaged.
         MethodError: the checkpoint takes other pictures than the proof's.
         Cancelled: the user asked for it.
@@ -126,22 +139,22 @@ def prove(checkpoint: Checkpoint, run: Run, limit: int | None = None) -> Figures
     if spec != SPEC:
         raise MethodError(f"model: the proof needs a checkpoint for {SPEC.shape} pictures, this one takes {spec.shape}")
     run.progress(0.0, "data")
-    data = proof_data(limit)
+    data = proof_data(train, test)
 
     def report(done: int, total: int, row: Row) -> None:
         run.progress(0.9 * done / total, "measure", f"{row.name}: linear probe {100 * row.linear:.1f}%")
 
-    rows = measure_all(data, report, None if limit is None else 1)
+    rows = measure_all(data, report, encoders)
     groups = by_group(rows)
     run.progress(0.92, "shipped checkpoint")
     shipped = measure_network(f"{checkpoint.config.method}@{checkpoint.config.version}", "shipped", network, data)
     run.progress(0.95, "theorem 1")
-    circle = theorem_on_circle(anchors=20_000 if limit is None else 2_000)
+    circle = theorem_on_circle()
     x, y = (encode(network, views, device="cpu") for views in (data.first, data.second))
     features = theorem_on_features(x, y)
     correlations = rank_correlations(rows)
     run.progress(0.98, "draw")
-    draw_proof(run.artifact("align-uniform.png", "image/png"), rows, circle, features, _arcs(data))
+    draw_proof(run.artifact("align-uniform.png", "image/png"), rows, circle, features, _arcs(test))
     return Figures(
         figures=[*_shipped_figures(shipped), *group_figures(groups)],
         claims=claims(groups, correlations, circle),
@@ -152,7 +165,7 @@ def prove(checkpoint: Checkpoint, run: Run, limit: int | None = None) -> Figures
             "spearman with linear-probe accuracy": [dict(correlations)],
             "truncation": _truncation(network, data),
         },
-        data_sha256={f"{DATA}/{split}": sources.load(DATA, split).sha256 for split in ("train", "test")},
+        data_sha256={part.name: part.sha256 for part in (train, test)},
         command="deepnight evaluate align-uniform",
         seconds=time.monotonic() - started,
     )
@@ -183,9 +196,10 @@ def _truncation(network: EmbeddingNetwork, data: ProofData) -> Table:
     ]
 
 
-def _arcs(data: ProofData) -> Arcs | None:
+def _arcs(test: Dataset) -> Arcs | None:
     index = read_index()
     if "circle-s0" not in index:
         return None
-    rows = encode(open_encoder("circle-s0", index["circle-s0"]), data.test_images[:METRIC_SAMPLES], device="cpu")
-    return rows, data.test_labels[:METRIC_SAMPLES], sources.load(DATA, "test").class_names
+    shown = test.select(np.arange(min(METRIC_SAMPLES, len(test))))
+    rows = encode(open_encoder("circle-s0", index["circle-s0"]), image_tensor(shown, SPEC), device="cpu")
+    return rows, shown.require_labels(), shown.class_names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.align_uniform import losses
-from models.align_uniform.baselines import BASE, DATA, SPEC, open_encoder, proof_images, read_index
+from models.align_uniform.baselines import BASE, SPEC, open_encoder, read_index
 from models.align_uniform.data import HELD_OUT_SEED, fixed_pairs, image_tensor
 from models.align_uniform.network import EmbeddingNetwork
 from models.align_uniform.schema import Config
 from models.align_uniform.train import policy
-from models.core import sources
 from models.core.dataset import Dataset
 from models.core.encoders import encode
 from models.core.inputs import Float32, Int64
@@ -73,18 +72,14 @@ class Row:
         return None if self.align is None or self.uniform is None else self.align + self.uniform
 
 
-def proof_data(limit: int | None = None) -> ProofData:
-    """Load the proof's data; ``limit`` shortens the training and the test part.
-
-    Raises:
-        DataUnavailableError: Fashion-MNIST cannot be had.
-    """
-    images, labels = proof_images()
-    test: Dataset = sources.load(DATA, "test")
-    test_images, test_labels = image_tensor(test, SPEC)[:limit], test.require_labels()[:limit]
+def proof_data(train: Dataset, test: Dataset) -> ProofData:
+    """Tensors of both parts, and the fixed views."""
+    test_images = image_tensor(test, SPEC)
     views = policy(Config.model_validate(BASE))
     first, second = fixed_pairs(test_images[:METRIC_SAMPLES], views, HELD_OUT_SEED)
-    return ProofData(images[:limit], labels.numpy()[:limit], test_images, test_labels, first, second)
+    return ProofData(
+        image_tensor(train, SPEC), train.require_labels(), test_images, test.require_labels(), first, second
+    )
 
 
 def measure_features(name: str, group: str, train: Float32, test: Float32, data: ProofData) -> Row:
@@ -118,15 +113,17 @@ def measure_network(name: str, group: str, network: EmbeddingNetwork, data: Proo
     return Row(**{**row.__dict__, **measured})
 
 
-def measure_all(data: ProofData, report: Callable[[int, int, Row], None], limit: int | None = None) -> list[Row]:
+def measure_all(
+    data: ProofData, report: Callable[[int, int, Row], None], encoders: Collection[str] | None = None
+) -> list[Row]:
     """Every encoder that ships, then random encoders, raw pixels and their principal components.
 
     Args:
         report: called with position, count and the row after each.
-        limit: measure only this many of the shipped encoders of each group.
+        encoders: names of those to measure; all that ship when absent.
     """
     index = read_index()
-    names = [name for name, entry in index.items() if limit is None or entry.seed < limit]
+    names = [name for name in index if encoders is None or name in encoders]
     total = len(names) + 4
     rows: list[Row] = []
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.align_uniform import losses
 from models.align_uniform.schema import Config
 from models.core.augment import ViewPolicy, augment
+from models.core.method import MethodError
 from models.core.run import Run
 from models.core.training import pack_training, unpack_training
 
@@ -98,6 +99,7 @@ def fit(problem: Problem, config: Config, run: Run) -> None:
     """Train ``problem.module`` in place, from the run's resume point where there is one.
 
     Raises:
+        MethodError: the training diverged.
         Cancelled: the user asked for it.
     """
     device = torch.device(run.device)
@@ -148,7 +150,7 @@ def _resume(run: Run, module: nn.Module, optimizer: torch.optim.Optimizer, views
 def _report(problem: Problem, run: Run, step: int, parts: dict[str, float], pace: float) -> None:
     values = {**parts, **{f"held_out_{name}": value for name, value in problem.held_out().items()}}
     if not np.isfinite(list(values.values())).all():
-        raise FloatingPointError(f"the training diverged at step {step}: {values}; a smaller lr may help")
+        raise MethodError(f"the training diverged at step {step}: {values}; a smaller lr may help")
     for name, value in values.items():
         run.metric(name, value, step)
     left = (problem.total - step) / pace
