@@ -28,6 +28,33 @@ MAINTENANCE_LOCK_S = 30
 RESULT_TTL_S, FAILURE_TTL_S = 86400, 7 * 86400
 
 
+class QueuedJob(Job):
+    """A job whose only code is the one function that workers run.
+
+    The queue library would also import and call whatever names a job's record holds as callbacks; whoever can write
+    to Redis must not thereby run code.
+    """
+
+    @property
+    def success_callback(self) -> None:
+        """None: callbacks are not used."""
+
+    @property
+    def failure_callback(self) -> None:
+        """None: callbacks are not used."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """None: callbacks are not used."""
+
+    def send_webhooks(self, status: str | JobStatus, *, exc_string: str | None = None) -> None:
+        """Webhooks are not used."""
+
+    def allowed(self) -> bool:
+        """Whether this calls the one function with the job's own id and nothing else."""
+        return (self.func_name, self.instance, list(self.args), self.kwargs) == (RUN_JOB, None, [self.id], {})
+
+
 class FastIntermediate(IntermediateQueue):
     """Gives up on a worker that died between taking a job and starting it after ten seconds, not sixty."""
 
@@ -41,6 +68,8 @@ class FastIntermediate(IntermediateQueue):
 
 class JobQueue(Queue):
     """A queue whose maintenance lock outlives a dead worker by 30 seconds, not 15 minutes."""
+
+    job_class = QueuedJob
 
     def acquire_maintenance_lock(self) -> bool:
         """Take the lock, unless another worker has it."""
@@ -76,7 +105,7 @@ def enqueue(connection: Redis, settings: Settings, job_id: str, priority: str = 
 def stop(connection: Redis, job_id: str) -> bool:
     """Kill the job's process, or take the job out of the queue; whether it was waiting there."""
     try:
-        job = Job.fetch(job_id, connection=connection, serializer=SERIALIZER)
+        job = QueuedJob.fetch(job_id, connection=connection, serializer=SERIALIZER)
         if job.get_status(refresh=False) == JobStatus.STARTED:
             send_stop_job_command(connection, job_id, serializer=SERIALIZER)
         elif job.get_status(refresh=False) == JobStatus.QUEUED:
