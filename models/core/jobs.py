@@ -7,6 +7,7 @@ from pathlib import Path
 
 from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
+from models.core.registry import Registry
 from models.core.run import Run
 
 
@@ -16,12 +17,14 @@ class JobContext(Run):
     Attributes:
         dataset_id: the data set named in the job's request, or None for kinds that take none.
         model: the ``slug`` or ``slug@version`` named in the job's request, or None.
+        registry: the installed methods, for kinds that work with any of them.
     """
 
     job_id: str
     owner: str
     dataset_id: str | None = None
     model: str | None = None
+    registry: Registry
 
     @abstractmethod
     def dataset(self, dataset_id: str) -> Dataset:
