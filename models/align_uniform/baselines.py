@@ -38,7 +38,7 @@ TRAIN_SAMPLES = 20_000
 STEPS = 624
 SPEC = ImageSpec(height=28, width=28, channels=1)
 BASE = {"width": 16, "feat_dim": 64}
-SIMCLR: dict[str, Any] = {"align_weight": 0.0, "uniform_weight": 0.0, "contrastive_weight": 1.0}
+SIMCLR: dict[str, Any] = {"align_weight": 0.0, "uniform_weight": 0.0, "contrastive_weight": 1.0, "temperature": 0.2}
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ def _recipes() -> dict[str, Recipe]:
         found.extend(Recipe(group, seed, overrides) for seed in range(seeds))
 
     add("align-uniform", 4)
-    for temperature, seeds in ((0.1, 1), (0.2, 4), (0.5, 4), (1.0, 1)):
-        add(f"simclr-tau-{temperature:g}", seeds, **SIMCLR, temperature=temperature)
+    for temperature, seeds in ((0.1, 1), (0.2, 4), (0.5, 2), (1.0, 1)):
+        add(f"simclr-tau-{temperature:g}", seeds, **{**SIMCLR, "temperature": temperature})
     found.extend(Recipe("supervised", seed, supervised=True) for seed in range(2))
     add("align-only", 2, uniform_weight=0.0)
     add("uniform-only", 2, align_weight=0.0)
     for ratio, seeds in ((0.1, 1), (0.25, 2), (0.5, 2), (2.0, 2), (4.0, 2), (10.0, 1)):
         add(f"ratio-{ratio:g}", seeds, align_weight=min(1.0, 1 / ratio), uniform_weight=min(1.0, ratio))
-    add("combined", 1, contrastive_weight=1.0)
+    add("combined", 1, contrastive_weight=1.0, temperature=0.2)
     for size in (32, 64):
         add(f"align-uniform-batch-{size}", 2, batch_size=size)
         add(f"simclr-batch-{size}", 2, **SIMCLR, batch_size=size)

@@ -172,7 +172,7 @@ def measure_proof(
 
 
 def _shipped_figures(row: Row) -> list[Figure]:
-    setting = f"Fashion-MNIST test split; checkpoint {row.name}, probes on 20,000 labels"
+    setting = "Fashion-MNIST, shipped checkpoint, probes on 20,000 labels"
     values = {name: getattr(row, measure) for measure, name in MEASURES.items()}
     values |= {"L_align": row.align, "L_uniform": row.uniform}
     return [

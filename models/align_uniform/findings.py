@@ -13,8 +13,8 @@ from models.core.figures import Figure
 
 Table = list[dict[str, float | int | str | None]]
 
-SETTING = f"Fashion-MNIST test split; {TRAIN_SAMPLES:,} unlabelled pictures, {STEPS} steps, conv5 of width 16"
-PIXELS_SETTING = f"Fashion-MNIST test split; probes on {TRAIN_SAMPLES:,} labels"
+SETTING = f"Fashion-MNIST, small encoders, {STEPS} steps on {TRAIN_SAMPLES:,} pictures"
+SWEEP = f"{SETTING}, sweep"
 MEASURES = {
     "linear": "linear probe accuracy",
     "knn": "k-NN accuracy (k=20)",
@@ -40,23 +40,24 @@ def mean(groups: Mapping[str, Sequence[Row]], group: str, measure: str) -> float
 
 
 def group_figures(groups: Mapping[str, Sequence[Row]]) -> list[Figure]:
-    """One figure a group and measure, with the spread over seeds."""
+    """One figure a group and measure, with the spread over seeds; the main comparison has a setting of its own."""
     found = []
     for group, rows in groups.items():
+        setting = SETTING if group in HEADLINES else SWEEP
         for measure, name in MEASURES.items():
             found.append(
                 Figure.over_seeds(
                     name,
                     [getattr(row, measure) for row in rows],
                     subject=SUBJECTS.get(group, group),
-                    setting=PIXELS_SETTING if group.startswith("raw pixels") else SETTING,
+                    setting=setting,
                     headline=group in HEADLINES and measure in ("linear", "low1"),
                 )
             )
         for measure, name in (("align", "L_align"), ("uniform", "L_uniform")):
             values = [value for row in rows if (value := getattr(row, measure)) is not None]
             if values:
-                found.append(Figure.over_seeds(name, values, subject=SUBJECTS.get(group, group), setting=SETTING))
+                found.append(Figure.over_seeds(name, values, subject=SUBJECTS.get(group, group), setting=setting))
     return found
 
 

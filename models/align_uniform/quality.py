@@ -21,7 +21,7 @@ from models.core.inputs import Float64, ImageSpec, Int64
 from models.core.jobs import JobContext
 from models.core.method import MethodError
 from models.core.probes import knn_predict
-from models.core.registry import Registry, parse_model_id
+from models.core.registry import parse_model_id
 
 MINIMUM = 16
 DEFAULT_MODEL = "align-uniform"
@@ -45,10 +45,11 @@ class Embedded:
 
 
 def run(job: JobContext, parameters: EmbeddingQuality) -> dict[str, Any]:
-    """Measure the job's data set: pictures through ``job.model``, vectors as they are.
+    """Measure the job's data set: through a model where one is named or it holds pictures, else vectors as they are.
 
     Raises:
         MethodError: the data set or the model does not fit.
+        UnknownMethodError, UnknownVersionError: there is no such model.
         Cancelled: the user asked for it.
     """
     if job.dataset_id is None:
@@ -57,9 +58,8 @@ def run(job: JobContext, parameters: EmbeddingQuality) -> dict[str, Any]:
     dataset = job.dataset(job.dataset_id)
     chosen = sample(dataset, parameters.max_samples, job.seed)
     job.progress(0.1, "embed", f"{len(chosen)} of {len(dataset)} samples")
-    model = None
-    if dataset.kind == "images" or job.model is not None:
-        model = job.model or DEFAULT_MODEL
+    model = parameters.model or job.model or (DEFAULT_MODEL if dataset.kind == "images" else None)
+    if model is not None:
         embedded = embed_by_model(chosen, model, job, parameters)
     else:
         embedded = embed_vectors(chosen, parameters, job.seed)
@@ -141,7 +141,7 @@ def _embed_items(dataset: Dataset, embed: Callable[[Any], Tensor], parameters: E
 
 
 def _embedder(model: str, job: JobContext, parameters: EmbeddingQuality) -> tuple[Callable[[Any], Tensor], Any]:
-    entry = Registry()[parse_model_id(model)[0]]
+    entry = job.registry[parse_model_id(model)[0]]
     if entry.card.capability != "embed":
         raise MethodError(f"model: {model} does not embed (its capability is {entry.card.capability})")
     chosen = {} if parameters.space is None else {"space": parameters.space}

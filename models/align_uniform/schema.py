@@ -99,6 +99,11 @@ class EmbeddingQuality(BaseModel):
     """Parameters of the job `embedding-quality`."""
 
     model_config = ConfigDict(extra="forbid")
+    model: str | None = Field(
+        default=None,
+        description="any embedding model, `slug` or `slug@version`; unset: the job's model, else `align-uniform` for "
+        "pictures, and vectors are measured as they are",
+    )
     positives: Literal["auto", "augment", "consecutive", "class", "none"] = Field(
         default="auto",
         description="the positive pairs: two random views of each picture; rows 2i and 2i+1; two members of a class; "

@@ -46,6 +46,7 @@ class MemoryJob(LocalRun, JobContext):
 
     def __init__(self, folder, dataset, model=None):
         super().__init__(folder, seed=0)
+        self.registry = Registry()
         self.dataset_id, self.model, self._dataset = "ds_test", model, dataset
 
     def dataset(self, dataset_id):
@@ -59,7 +60,7 @@ class MemoryJob(LocalRun, JobContext):
         raise KeyError(name)
 
     def checkpoint(self, model):
-        return Registry()[model.partition("@")[0]].shipped()
+        return self.registry[model.partition("@")[0]].shipped()
 
 
 @pytest.fixture

@@ -1,13 +1,35 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from models import align_uniform
 from models.align_uniform import losses
 from models.align_uniform.quality import class_pairs, run
 from models.align_uniform.schema import EmbeddingQuality
+from models.core.checkpoint import Checkpoint, CheckpointConfig
 from models.core.dataset import Dataset
+from models.core.inputs import TextSpec
 from models.core.method import MethodError
+from models.core.registry import Registry, UnknownMethodError
+
+LETTERS = """
+import numpy as np
+from models.core.method import Method
+
+class Letters(Method):
+    @classmethod
+    def load(cls, checkpoint, device):
+        return cls()
+
+    def predict(self, inputs, params):
+        return np.array([[text.count(chr(97 + i)) for i in range(26)] for text in inputs], dtype=np.float32)
+
+    @classmethod
+    def evaluate(cls, checkpoint, run, dataset=None):
+        raise ValueError("nothing to evaluate")
+"""
 
 
 def sphere(count, dimensions, seed=0):
@@ -101,3 +123,28 @@ def test_bad_input_is_named(make_job, dataset, parameters, message):
 def test_a_model_that_does_not_fit(make_job, fashion):
     with pytest.raises(MethodError, match="embeds pictures, the data set holds vectors"):
         run(make_job(Dataset("vectors", sphere(20, 3)), "align-uniform"), EmbeddingQuality())
+    with pytest.raises(MethodError, match="robust-ot does not embed"):
+        run(make_job(fashion), EmbeddingQuality(model="robust-ot"))
+    with pytest.raises(UnknownMethodError):
+        run(make_job(fashion), EmbeddingQuality(model="nothing"))
+
+
+def test_any_embedding_model_is_measured(make_job, tmp_path):
+    """A method of another folder, on texts: nothing of this one is asked of it."""
+    folder = tmp_path / "methods" / "letters"
+    folder.mkdir(parents=True)
+    card = (Path(align_uniform.__file__).parent / "card.toml").read_text().partition("[[jobs]]")[0]
+    (folder / "card.toml").write_text(card.replace('"align-uniform"', '"letters"').replace('["image"]', "[]"))
+    (folder / "schema.py").write_text("from pydantic import BaseModel\n\nclass Params(BaseModel):\n    pass\n")
+    (folder / "method.py").write_text(LETTERS)
+    Checkpoint.write(folder / "weights", CheckpointConfig(method="letters", input=TextSpec()), {})
+    words = [f"{a}{b}{a}" for a in "abcdef" for b in "ghijk"]
+    job = make_job(Dataset("text", words, np.arange(30) // 5, list("abcdef")))
+    job.registry = Registry(tmp_path / "methods")
+    report = run(job, EmbeddingQuality(model="letters", neighbours=4))
+    assert report["model"] == "letters"
+    assert report["dimensions"] == 26
+    assert report["knn_accuracy"] == 1
+    assert report["align"] == pytest.approx(2 - 2 * 4 / 5, abs=1e-5)
+    with pytest.raises(MethodError, match="no choice of space"):
+        run(job, EmbeddingQuality(model="letters", space="projection"))
