@@ -1,0 +1,86 @@
+"""What crosses between gateway and replica: one call's inputs and its reply. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from models.core.versions import Version
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The method refuses an input; the message is for the user."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The method failed on an input that it should have taken."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A replica's reply.
+
+    Attributes:
+        outputs: one an input: an array whose rows they are, or a list in which :class:`Refused` and
+            :class:`Failed` stand for those that failed.
+        failure: why nothing could be predicted.
+        seconds: spent predicting.
+        load_seconds: spent loading the version, told once by each replica.
+    """
+
+    outputs: Any = field(default_factory=list)
+    failure: str | None = None
+    seconds: float = 0.0
+    load_seconds: float | None = None
+
+
+class CallFailedError(RuntimeError):
+    """A call could not be made: the replica died again and again, or the version cannot be loaded."""
+
+
+class Backend(Protocol):
+    """Where calls go."""
+
+    async def start(self) -> None:
+        """Make the backend ready; takes as long as that takes."""
+
+    async def stop(self) -> None:
+        """End everything that was started."""
+
+    async def call(self, version: Version, params: bytes, inputs: Any) -> Reply:
+        """Perform one call; cancelling it cancels the work where that is possible.
+
+        Raises:
+            CallFailedError: no replica could perform it.
+        """
+
+
+def stack(inputs: Sequence[Any]) -> Any:
+    """Pictures or vectors of one shape as one array; everything else as a list."""
+    first = inputs[0]
+    if isinstance(first, np.ndarray) and all(item.shape == first.shape for item in inputs):
+        return np.stack(inputs)
+    return list(inputs)
+
+
+def payload_bytes(inputs: Any) -> int:
+    """Size of the arrays and texts in ``inputs``, to choose how they travel."""
+    if isinstance(inputs, np.ndarray):
+        return inputs.nbytes
+    total = 0
+    for item in inputs:
+        if isinstance(item, str):
+            total += len(item)
+        else:
+            total += sum(getattr(getattr(item, side, None), "points", np.empty(0)).nbytes for side in ("a", "b"))
+            total += getattr(getattr(item, "cost", None), "nbytes", 0)
+    return total

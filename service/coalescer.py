@@ -1,0 +1,194 @@
+"""Coalescing: the requests that wait for a model go to its replica as one call.
+
+There is no timer. While fewer calls than allowed are in flight for a model, what waits is sent at once; otherwise it
+gathers, and the next answer sends it. Under little load nothing is delayed, under much load batches grow by themselves.
+
+Everything here runs on one event loop and changes state only between awaits, so that a wake-up cannot be lost: work
+can wait only while a call is in flight, and the end of every call looks for work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Send = Callable[[str, bytes, list[Any]], Awaitable[Sequence[Any]]]
+
+
+class OverloadedError(RuntimeError):
+    """Too many items wait for the model.
+
+    Attributes:
+        retry_after: seconds after which the present queue should be worked off.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("too many inputs wait for this model")
+        self.retry_after = retry_after
+
+
+@dataclass(eq=False)
+class _Ticket:
+    """One caller's items; ``answered`` is resolved once: when every item has its output, or a call has failed."""
+
+    answered: asyncio.Future[None]
+    outputs: list[Any]
+    missing: int
+
+
+@dataclass(eq=False)
+class _Piece:
+    """At most ``max_batch`` neighbouring items of a ticket."""
+
+    ticket: _Ticket
+    start: int
+    items: Sequence[Any]
+
+
+@dataclass(eq=False)
+class _Line:
+    """What waits for one model, by the parameters that a batch must share, and its calls in flight."""
+
+    model: str
+    max_batch: int
+    waiting: OrderedDict[bytes, deque[_Piece]] = field(default_factory=OrderedDict)
+    items: int = 0
+    calls: dict[asyncio.Task[None], list[_Piece]] = field(default_factory=dict)
+    seconds_per_item: float = 0.01
+
+    def gather(self) -> tuple[bytes, list[_Piece]]:
+        """Take the next batch: one parameter set's oldest pieces. The others have their turn first next time."""
+        params, queue = self.waiting.popitem(last=False)
+        pieces, room = [], self.max_batch
+        while queue and len(queue[0].items) <= room:
+            piece = queue.popleft()
+            pieces.append(piece)
+            room -= len(piece.items)
+        if queue:
+            self.waiting[params] = queue
+        self.items -= self.max_batch - room
+        return params, pieces
+
+    def drop(self, ticket: _Ticket) -> None:
+        """Forget what ``ticket`` still has waiting."""
+        for params, queue in list(self.waiting.items()):
+            kept = deque(piece for piece in queue if piece.ticket is not ticket)
+            self.items -= sum(len(piece.items) for piece in queue) - sum(len(piece.items) for piece in kept)
+            if kept:
+                self.waiting[params] = kept
+            else:
+                del self.waiting[params]
+
+
+class Coalescer:
+    """Gathers items by model and parameters, and gives each caller its own outputs in order.
+
+    Args:
+        send: performs one call: model id, parameters, items -> one output an item, in order.
+        calls_in_flight: calls in flight for one model; two keep a replica busy while the next batch is gathered.
+        queue_limit: items that may wait for one model.
+    """
+
+    def __init__(self, send: Send, *, calls_in_flight: int, queue_limit: int) -> None:
+        self._send = send
+        self._calls_in_flight = calls_in_flight
+        self._queue_limit = queue_limit
+        self._lines: dict[str, _Line] = {}
+
+    async def submit(self, model: str, params: bytes, items: Sequence[Any], max_batch: int) -> list[Any]:
+        """One output an item of ``items``, in order.
+
+        A caller that is cancelled leaves the queue at once; a call that nobody waits for any more is cancelled.
+
+        Args:
+            params: what the items of one batch must have in common.
+            max_batch: items in one call at most.
+
+        Raises:
+            OverloadedError: the queue is full; nothing was queued.
+            Exception: what the call of any of the items raised.
+        """
+        line = self._lines.setdefault(model, _Line(model, max_batch))
+        if line.items >= self._queue_limit:
+            raise OverloadedError(math.ceil(line.items * line.seconds_per_item))
+        ticket = _Ticket(asyncio.get_running_loop().create_future(), [None] * len(items), len(items))
+        queue = line.waiting.setdefault(params, deque())
+        for start in range(0, len(items), line.max_batch):
+            queue.append(_Piece(ticket, start, items[start : start + line.max_batch]))
+        line.items += len(items)
+        self._pump(line)
+        try:
+            await ticket.answered
+        finally:
+            if ticket.missing:
+                self._leave(line, ticket)
+        return ticket.outputs
+
+    def waiting(self, model: str) -> int:
+        """Items that wait for ``model`` and are not in a call yet."""
+        line = self._lines.get(model)
+        return line.items if line else 0
+
+    async def close(self) -> None:
+        """Cancel every call in flight; its callers are cancelled too."""
+        tasks = [task for line in self._lines.values() for task in line.calls]
+        for line in self._lines.values():
+            for queue in line.waiting.values():
+                for piece in queue:
+                    piece.ticket.answered.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _pump(self, line: _Line) -> None:
+        while line.waiting and len(line.calls) < self._calls_in_flight:
+            params, pieces = line.gather()
+            task = asyncio.get_running_loop().create_task(self._perform(line, params, pieces))
+            line.calls[task] = pieces
+            task.add_done_callback(lambda done: self._finish(line, done))
+
+    async def _perform(self, line: _Line, params: bytes, pieces: list[_Piece]) -> None:
+        items = list(pieces[0].items) if len(pieces) == 1 else [item for piece in pieces for item in piece.items]
+        started = time.perf_counter()
+        outputs = await self._send(line.model, params, items)
+        if len(outputs) != len(items):
+            raise RuntimeError(f"{line.model} gave {len(outputs)} outputs for {len(items)} inputs")
+        spent = (time.perf_counter() - started) / (len(items) * self._calls_in_flight)
+        line.seconds_per_item += 0.2 * (spent - line.seconds_per_item)
+        position = 0
+        for piece in pieces:
+            ticket, count = piece.ticket, len(piece.items)
+            ticket.outputs[piece.start : piece.start + count] = outputs[position : position + count]
+            position += count
+            ticket.missing -= count
+            if not ticket.missing and not ticket.answered.done():
+                ticket.answered.set_result(None)
+
+    def _finish(self, line: _Line, task: asyncio.Task[None]) -> None:
+        pieces = line.calls.pop(task)
+        failure = None if task.cancelled() else task.exception()
+        for ticket in {piece.ticket for piece in pieces if not piece.ticket.answered.done()}:
+            if task.cancelled():
+                ticket.answered.cancel()
+            elif failure is not None:
+                ticket.answered.set_exception(failure)
+            else:
+                continue
+            line.drop(ticket)
+        self._pump(line)
+        if not line.calls and not line.waiting:
+            self._lines.pop(line.model, None)
+
+    def _leave(self, line: _Line, ticket: _Ticket) -> None:
+        """The caller is gone, or one of its calls failed: its waiting pieces and now unwanted calls go too."""
+        if not ticket.answered.cancel() and not ticket.answered.cancelled():
+            ticket.answered.exception()  # seen: the caller was cancelled while it arrived
+        line.drop(ticket)
+        for task, pieces in line.calls.items():
+            if all(piece.ticket.answered.done() for piece in pieces):
+                task.cancel()

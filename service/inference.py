@@ -1,0 +1,195 @@
+"""Inference as routes see it: inputs in, outputs out, whatever runs behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from pydantic import BaseModel
+
+from models.core.versions import Version, Versions
+from service.calls import Backend, CallFailedError, Failed, Refused, stack
+from service.coalescer import Coalescer, OverloadedError
+from service.inprocess import InProcessBackend
+from service.metrics import Metrics
+from service.raybackend import RayBackend
+from service.settings import Settings
+
+__all__ = [
+    "DeadlineError",
+    "Inference",
+    "InputFailedError",
+    "ModelFailedError",
+    "NotReadyError",
+    "OverloadedError",
+]
+
+log = structlog.get_logger("deepnight.inference")
+
+
+class DeadlineError(RuntimeError):
+    """The deadline passed before the outputs were there."""
+
+
+class NotReadyError(RuntimeError):
+    """The backend did not become ready in time.
+
+    Attributes:
+        retry_after: seconds.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("the service is starting")
+        self.retry_after = retry_after
+
+
+class ModelFailedError(RuntimeError):
+    """The model cannot answer; the message is for the user."""
+
+
+class InputFailedError(ValueError):
+    """Inputs that the model refuses.
+
+    Attributes:
+        errors: position and reason of each.
+    """
+
+    def __init__(self, errors: list[tuple[int, str]]) -> None:
+        super().__init__(f"{len(errors)} inputs are refused")
+        self.errors = errors
+
+
+class Inference:
+    """Predicts with any version, coalescing what waits for the same one.
+
+    Args:
+        versions: where versions are looked up when a call names them by id.
+    """
+
+    def __init__(self, settings: Settings, versions: Versions, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._backend: Backend = (
+            InProcessBackend(settings) if settings.backend == "in-process" else RayBackend(settings, versions.registry)
+        )
+        self._coalescer = Coalescer(
+            self._call,
+            calls_in_flight=settings.calls_in_flight * settings.replicas,
+            queue_limit=settings.queue_limit,
+        )
+        self._started: asyncio.Task[None] | None = None
+        self._versions: dict[str, Version] = {}
+        self._states: dict[str, str] = {}
+
+    async def start(self) -> None:
+        """Begin to make the backend ready; returns at once."""
+        self._started = asyncio.create_task(self._backend.start())
+        self._started.add_done_callback(_log_failure)
+
+    async def stop(self) -> None:
+        """Cancel what is in flight and end the backend."""
+        await self._coalescer.close()
+        if self._started is not None:
+            self._started.cancel()
+            await asyncio.gather(self._started, return_exceptions=True)
+            await self._backend.stop()
+
+    def ready(self) -> bool:
+        """Whether the backend answers calls."""
+        return self._started is not None and self._started.done() and _succeeded(self._started)
+
+    def states(self) -> dict[str, str]:
+        """State of each version that was ever called, by id; any other is cold."""
+        return dict(self._states)
+
+    async def predict(
+        self, version: Version, inputs: Sequence[Any], params: BaseModel, *, deadline: float
+    ) -> list[Any]:
+        """One output an input, in order.
+
+        Args:
+            inputs: pictures fitted to the version's spec, vectors, texts, or :class:`~models.core.outputs.Sides`.
+            deadline: on the clock of ``time.monotonic``.
+
+        Raises:
+            OverloadedError: too many inputs wait for the model.
+            NotReadyError: the backend is not there by the deadline.
+            DeadlineError: the outputs are not there by the deadline; the work is cancelled.
+            InputFailedError: the model refuses inputs.
+            ModelFailedError: the model cannot answer.
+        """
+        started, outcome = time.perf_counter(), "failed"
+        try:
+            if not self.ready():
+                await self._wait_ready(deadline)
+            self._versions[version.id] = version
+            remaining = deadline - time.monotonic()
+            async with asyncio.timeout(remaining):
+                outputs = await self._coalescer.submit(
+                    version.id, params.model_dump_json().encode(), inputs, version.entry.card.max_batch
+                )
+            refused = [(i, output.message) for i, output in enumerate(outputs) if type(output) is Refused]
+            if refused:
+                outcome = "refused"
+                raise InputFailedError(refused)
+            _raise_failed(outputs)
+            outcome = "ok"
+        except TimeoutError:
+            outcome = "deadline"
+            raise DeadlineError from None
+        except OverloadedError:
+            outcome = "overloaded"
+            raise
+        except CallFailedError as error:
+            raise ModelFailedError(str(error)) from error
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._metrics.inference.labels(version.id, outcome).inc(len(inputs))
+            self._metrics.inference_duration.labels(version.id).observe(time.perf_counter() - started)
+        return outputs
+
+    async def _wait_ready(self, deadline: float) -> None:
+        if self._started is None:
+            raise NotReadyError(2)
+        await asyncio.wait({self._started}, timeout=max(0.0, deadline - time.monotonic()))
+        if not self.ready():
+            raise NotReadyError(5)
+
+    async def _call(self, model: str, params: bytes, items: list[Any]) -> Sequence[Any]:
+        """One call of the backend, for the coalescer."""
+        self._metrics.batch_size.labels(model).observe(len(items))
+        if self._states.get(model) != "ready":
+            self._states[model] = "loading"
+        try:
+            reply = await self._backend.call(self._versions[model], params, stack(items))
+        except BaseException:
+            if self._states[model] == "loading":
+                self._states[model] = "cold"
+            raise
+        if reply.load_seconds is not None:
+            self._metrics.model_load.labels(model).observe(reply.load_seconds)
+        self._states[model] = "ready" if reply.failure is None else "failed"
+        if reply.failure is not None:
+            raise CallFailedError(reply.failure)
+        outputs: Sequence[Any] = reply.outputs
+        return outputs
+
+
+def _raise_failed(outputs: Sequence[Any]) -> None:
+    for output in outputs:
+        if type(output) is Failed:
+            raise ModelFailedError(output.message)
+
+
+def _succeeded(task: asyncio.Task[None]) -> bool:
+    return not task.cancelled() and task.exception() is None
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("the inference backend could not start", exc_info=task.exception())

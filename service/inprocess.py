@@ -1,0 +1,43 @@
+"""The backend without Ray: the same host in a thread, for tests and for machines too small for Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from models.core.versions import Version
+from service.calls import Reply
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.host import ModelHost
+
+
+class InProcessBackend:
+    """Calls run in threads of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="predict")
+        self._host: ModelHost | None = None
+
+    async def start(self) -> None:
+        """Import torch and make the host."""
+        self._host = await asyncio.get_running_loop().run_in_executor(self._threads, self._make_host)
+
+    async def stop(self) -> None:
+        """Wait for the calls that run."""
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+
+    async def call(self, version: Version, params: bytes, inputs: Any) -> Reply:
+        """Run the call in a thread."""
+        assert self._host is not None
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._host.call, version.id, params, inputs
+        )
+
+    def _make_host(self) -> ModelHost:
+        from service.host import ModelHost
+
+        return ModelHost(self._settings)
