@@ -144,8 +144,8 @@ class Supervisor:
         """Report each dependency once as it comes up, and all addresses when everything is there."""
         if checks and not self._checks:
             self._report("gateway", "listening")
-            if checks.get("serve") != "ok":
-                self.say("  inference  loading: Ray needs about ten seconds")
+            if checks.get("serve") != "ok" and self.settings.backend == "ray":
+                self.say("  inference  loading (Ray takes about ten seconds)")
         for name, label in (("serve", "inference"), ("workers", "worker")):
             if checks.get(name) == "ok" and self._checks.get(name) != "ok":
                 self._report(label, "ready")
