@@ -123,13 +123,13 @@ class WorkerContext(JobContext):
         self._outbox.set({"state_key": key})
         self._outbox.flush()
         self._state_key = key
-        if old is not None:
+        if old:
             self._store.delete(old)
         self._outbox.check()
 
     def load_state(self) -> State | None:
         """The resume point that the latest attempt left."""
-        if self._state_key is None:
+        if not self._state_key:
             return None
         path = self._folder / "resume.npz"
         self._store.get_file(self._state_key, path)
@@ -199,7 +199,7 @@ class WorkerContext(JobContext):
 
     def drop_state(self) -> None:
         """Delete the resume point of a job that has ended."""
-        if self._state_key is not None:
+        if self._state_key:
             self._store.delete(self._state_key)
 
 

@@ -9,6 +9,7 @@ from workers.leash import tie
 if __name__ == "__main__":
     tie(int(os.environ["RQ_PPID"]), signal.SIGKILL)
 
+import logging
 import sys
 from typing import NoReturn
 
@@ -26,6 +27,7 @@ def main() -> NoReturn:
     """Run the job named by the environment; leaves with 0 once the queue knows how it ended."""
     settings = Settings()
     configure(settings)
+    logging.getLogger("rq").setLevel(logging.WARNING)
     if settings.redis_url is None:
         sys.exit("DEEPNIGHT_REDIS_URL is not set")
     connection = patient(settings.redis_url, decode=False)

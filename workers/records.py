@@ -68,6 +68,7 @@ class JobRecord(BaseModel):
         result_key: blob of the result (JSON) when it succeeded.
         traceback_key: blob of the traceback of an internal error, for administrators.
         log_key: blob of the whole log once the job has ended; ``log_tail`` holds the last lines at any time.
+        state_key: blob of the resume point, empty where there is none.
         attempt: the fencing token of the latest run.
     """
 
@@ -94,7 +95,7 @@ class JobRecord(BaseModel):
     traceback_key: str | None = None
     log_key: str | None = None
     log_tail: list[str] = []
-    state_key: str | None = None
+    state_key: str = ""
     request_id: str = ""
     attempt: str = ""
     worker: str = ""

@@ -122,7 +122,7 @@ def _spec(context: WorkerContext, record: JobRecord) -> JobSpec:
 
 def _record(records: Records, record: JobRecord, context: WorkerContext, outbox: Outbox, outcome: Outcome) -> None:
     """Store what the job made, then close its record: the pointers appear together and last."""
-    fields: dict[str, Any] = {"error": outcome.error}
+    fields: dict[str, Any] = {"error": outcome.error, "state_key": ""}
     if outcome.status == "succeeded":
         fields["result_key"] = context.store_blob("result.json", outcome.result.encode())
         fields["artifacts"] = [artifact.model_dump() for artifact in context.store_artifacts()]
