@@ -76,15 +76,17 @@ def triton(gateway):
     gevent.get_hub().destroy()
 
 
-HEADERS = {"Authorization": f"Bearer {KEY}"}
+def headers():
+    """A dictionary for each call: the client writes its own headers into it."""
+    return {"Authorization": f"Bearer {KEY}"}
 
 
 def test_triton_health_and_metadata(triton):
     assert triton.is_server_live()
     assert triton.is_server_ready()
-    assert triton.is_model_ready(MODEL, headers=HEADERS)
+    assert triton.is_model_ready(MODEL, headers=headers())
     assert triton.get_server_metadata()["extensions"] == ["binary_tensor_data"]
-    assert triton.get_model_metadata(MODEL, headers=HEADERS)["inputs"][0]["datatype"] == "UINT8"
+    assert triton.get_model_metadata(MODEL, headers=headers())["inputs"][0]["datatype"] == "UINT8"
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -93,7 +95,7 @@ def test_triton_infer_binary_and_json(triton, spec, binary):
     image = tritonclient.http.InferInput("image", list(pixels.shape), "UINT8")
     image.set_data_from_numpy(pixels, binary_data=binary)
     wanted = tritonclient.http.InferRequestedOutput("embedding", binary_data=binary)
-    result = triton.infer(MODEL, [image], outputs=[wanted], request_id="r1", headers=HEADERS)
+    result = triton.infer(MODEL, [image], outputs=[wanted], request_id="r1", headers=headers())
     embedding = result.as_numpy("embedding")
     assert embedding.dtype == np.float32
     assert embedding.shape[0] == 2
@@ -106,7 +108,7 @@ def test_triton_several_outputs_as_bytes(triton, registry):
     image = tritonclient.http.InferInput("image", [1, *shape], "UINT8")
     image.set_data_from_numpy(np.zeros((1, *shape), dtype=np.uint8))
     outputs = [tritonclient.http.InferRequestedOutput(name) for name in ("label", "probabilities")]
-    result = triton.infer("aum", [image], outputs=outputs, headers=HEADERS)
+    result = triton.infer("aum", [image], outputs=outputs, headers=headers())
     names = registry["aum"].shipped().config.class_names
     assert result.as_numpy("label")[0].decode() == names[result.as_numpy("probabilities")[0].argmax()]
 
@@ -115,6 +117,6 @@ def test_triton_errors_carry_the_reason(triton, spec):
     image = tritonclient.http.InferInput("picture", [1, *spec.shape], "UINT8")
     image.set_data_from_numpy(np.zeros((1, *spec.shape), dtype=np.uint8))
     with pytest.raises(InferenceServerException, match="picture"):
-        triton.infer(MODEL, [image], headers=HEADERS)
+        triton.infer(MODEL, [image], headers=headers())
     with pytest.raises(InferenceServerException, match="no model"):
-        triton.infer("no-such-model", [image], headers=HEADERS)
+        triton.infer("no-such-model", [image], headers=headers())
