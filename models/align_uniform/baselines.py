@@ -35,6 +35,7 @@ from models.core.run import LocalRun, Run
 FOLDER = Path(__file__).parent / "weights" / "proof"
 DATA = "fashion-mnist"
 TRAIN_SAMPLES = 20_000
+HELD_OUT = 512
 STEPS = 624
 SPEC = ImageSpec(height=28, width=28, channels=1)
 BASE = {"width": 16, "feat_dim": 64}
@@ -113,8 +114,8 @@ def training_data() -> Dataset:
     return sources.load(DATA, "train").select(np.arange(TRAIN_SAMPLES))
 
 
-def train_encoder(recipe: Recipe, images: Tensor, labels: Tensor, run: Run, steps: int = STEPS) -> EmbeddingNetwork:
-    """Train the encoder of one recipe for ``steps`` steps.
+def train_encoder(recipe: Recipe, dataset: Dataset, run: Run, steps: int = STEPS) -> EmbeddingNetwork:
+    """Train the encoder of one recipe for ``steps`` steps; the last 512 pictures are only measured.
 
     Raises:
         Cancelled: the user asked for it.
@@ -122,8 +123,9 @@ def train_encoder(recipe: Recipe, images: Tensor, labels: Tensor, run: Run, step
     config = recipe.config
     torch.manual_seed(run.seed)
     network = EmbeddingNetwork(config, SPEC.channels)
-    held = images[:512]
-    measure = held_out_metrics(network, held, config, run.device)
+    every = image_tensor(dataset, SPEC)
+    images, labels = every[:-HELD_OUT], torch.from_numpy(dataset.require_labels())
+    measure = held_out_metrics(network, every[-HELD_OUT:], config, run.device)
     if recipe.supervised:
         classifier = nn.Sequential(network.encoder, nn.Linear(network.encoder.features, int(labels.max()) + 1))
 
@@ -212,14 +214,13 @@ def main(report: Callable[[str], None] = print) -> None:
     if unknown:
         parser.error(f"no such encoder: {', '.join(unknown)}")
     torch.set_num_threads(1)
-    dataset = training_data()
-    images, labels = image_tensor(dataset, SPEC), torch.from_numpy(dataset.require_labels())
+    dataset = sources.load(DATA, "train").select(np.arange(TRAIN_SAMPLES + HELD_OUT))
     for name in arguments.names or RECIPES:
         recipe = RECIPES[name]
         lines: list[str] = []
         run = LocalRun(arguments.out / name, seed=recipe.seed, log=lines.append)
         started = time.process_time()
-        network = train_encoder(recipe, images, labels, run)
+        network = train_encoder(recipe, dataset, run)
         seconds = time.process_time() - started
         ship(recipe, network, seconds)
         report(f"{name}: {seconds:.0f} CPU s, {lines[-1] if lines else 'done'}")

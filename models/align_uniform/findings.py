@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def group_figures(groups: Mapping[str, Sequence[Row]]) -> list[Figure]:
 def row_table(rows: Sequence[Row]) -> Table:
     """Every encoder as one line, rounded."""
     return [
-        {key: round(value, 5) if isinstance(value, float) else value for key, value in row.__dict__.items()}
+        {key: round(value, 5) if isinstance(value, float) else value for key, value in asdict(row).items()}
         for row in rows
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -109,8 +109,7 @@ def measure_network(name: str, group: str, network: EmbeddingNetwork, data: Proo
     if not head:
         return row
     x, y = (encode(network, views, device="cpu") for views in (data.first, data.second))
-    measured = {"align": losses.alignment(x, y).item(), "uniform": losses.uniformity(x).item()}
-    return Row(**{**row.__dict__, **measured})
+    return replace(row, align=losses.alignment(x, y).item(), uniform=losses.uniformity(x).item())
 
 
 def measure_all(
@@ -134,7 +133,7 @@ def measure_all(
     for name in names:
         entry = index[name]
         row = measure_network(name, entry.group, open_encoder(name, entry), data, head=not entry.supervised)
-        keep(Row(**{**row.__dict__, "seconds": entry.seconds}))
+        keep(replace(row, seconds=entry.seconds))
     for seed in range(2):
         network = random_encoder(seed)
         keep(measure_network(f"random-s{seed}", "random encoder", network, data))
