@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ RETRIES = 2
 BY_REFERENCE_BYTES = 3 << 20
 OBJECT_STORE_BYTES = 200 << 20
 TEMP_NOTE = "ray-folder"
+PREFIX = "dnray-"
 
 
 class RayBackend:
@@ -116,7 +118,7 @@ class RayBackend:
             serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
             (self._settings.home / TEMP_NOTE).unlink(missing_ok=True)
 
     def _make_folder(self) -> Path:
@@ -125,8 +127,17 @@ class RayBackend:
         note.parent.mkdir(parents=True, exist_ok=True)
         if note.exists():
             left_behind = Path(note.read_text(encoding="utf-8"))
-            if left_behind.name.startswith("dn-"):
-                shutil.rmtree(left_behind, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix="dn-"))
+            if left_behind.name.startswith(PREFIX):
+                _remove(left_behind)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         note.write_text(str(folder), encoding="utf-8")
         return folder
+
+
+def _remove(folder: Path) -> None:
+    """Remove Ray's folder, in which its last processes may still write for a moment."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
