@@ -1,0 +1,40 @@
+"""Hard c-transforms: the tightest potentials that a dual of optimal transport admits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.core.inputs import Float64
+
+_BLOCK = 1 << 20
+
+
+def row_transform(cost: Float64, g: Float64) -> Float64:
+    """``f_i = min_j (C_ij - g_j)``, the largest ``f`` with ``f_i + g_j <= C_ij``: float64 ``(n,)``.
+
+    Args:
+        cost: float64 ``(n, m)``; worked on in blocks of rows, so no second matrix of its size is made.
+        g: float64 ``(m,)``.
+    """
+    step = max(1, _BLOCK // cost.shape[1])
+    blocks = range(0, len(cost), step)
+    return np.concatenate([(cost[start : start + step] - g).min(axis=1) for start in blocks])
+
+
+def column_transform(cost: Float64, f: Float64) -> Float64:
+    """``g_j = min_i (C_ij - f_i)``, the largest ``g`` with ``f_i + g_j <= C_ij``: float64 ``(m,)``."""
+    step = max(1, _BLOCK // cost.shape[1])
+    best = np.full(cost.shape[1], np.inf)
+    for start in range(0, len(cost), step):
+        block = cost[start : start + step] - f[start : start + step, None]
+        np.minimum(best, block.min(axis=0), out=best)
+    return best
+
+
+def tighten(cost: Float64, g: Float64) -> tuple[Float64, Float64]:
+    """A feasible pair ``(f, g')`` from any ``g``: a row transform, then a column transform.
+
+    Wherever ``g`` was feasible with some ``f``, neither potential falls.
+    """
+    f = row_transform(cost, g)
+    return f, column_transform(cost, f)

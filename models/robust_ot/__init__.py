@@ -1,0 +1,1 @@
+"""Robust optimal transport: Wasserstein distance with chi-square relaxed marginals."""

@@ -1,0 +1,109 @@
+"""Parameters of the robust distance, of its jobs, and of training the robust generator."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.robust_ot.bounds import protecting_radius
+
+DEFAULT_FRACTION = 0.05
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ground(_Strict):
+    """The ground cost and the solver."""
+
+    p: Literal[1, 2] = Field(default=1, description="the cost is the ground distance to this power")
+    metric: Literal["euclidean", "cosine"] = Field(default="euclidean", description="ground distance of the points")
+    labelled: bool = Field(
+        default=False,
+        description="add the Gaussian 2-Wasserstein distance between the classes of two points to their distance "
+        "(both sides need labels)",
+    )
+    solver: Literal["certified", "entropic"] = Field(
+        default="certified",
+        description="upper bound by exact transport between the reweighted sides, or by rounding the smoothed coupling",
+    )
+    epsilon: float = Field(default=0.01, ge=1e-3, le=1.0, description="first smoothing, as a share of the median cost")
+    tolerance: float = Field(default=5e-3, ge=1e-5, le=0.5, description="relative gap between the bounds to stop at")
+
+
+class Params(Ground):
+    """Parameters of one robust distance.
+
+    Each side's radius is given as the share of outliers that it can drop, or as the radius itself.
+    """
+
+    outlier_fraction_a: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=0.45,
+        description=f"share of outliers in a ({DEFAULT_FRACTION} when rho_a is absent too)",
+    )
+    outlier_fraction_b: float | None = Field(
+        default=None, ge=0.0, le=0.45, description="share of outliers in b (0 when rho_b is absent too)"
+    )
+    rho_a: float | None = Field(default=None, ge=0.0, description="chi-square radius of a, up to (n-1)/2")
+    rho_b: float | None = Field(default=None, ge=0.0, description="chi-square radius of b, up to (m-1)/2")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        for side in "ab":
+            if getattr(self, f"rho_{side}") is not None and getattr(self, f"outlier_fraction_{side}") is not None:
+                raise ValueError(f"give outlier_fraction_{side} or rho_{side}, not both")
+        return self
+
+    @property
+    def radii(self) -> tuple[float, float]:
+        """``(rho_a, rho_b)``, with the half: ``1/2 sum a (w - 1)^2 <= rho``."""
+        return (
+            _radius(self.rho_a, self.outlier_fraction_a, DEFAULT_FRACTION),
+            _radius(self.rho_b, self.outlier_fraction_b, 0.0),
+        )
+
+
+def _radius(rho: float | None, fraction: float | None, default: float) -> float:
+    return rho if rho is not None else protecting_radius(default if fraction is None else fraction)
+
+
+class RobustDistanceParameters(Ground):
+    """Parameters of the job ``robust-distance``: the distance from the job's data set to ``b`` at many radii."""
+
+    b: str = Field(description="id of the data set that is compared with")
+    outlier_fractions: list[float] = Field(
+        default=[0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3],
+        min_length=1,
+        max_length=50,
+        description="shares of outliers in a, each in [0, 0.45]; the curve is computed at each",
+    )
+    outlier_fraction_b: float = Field(default=0.0, ge=0.0, le=0.45)
+    max_samples: int = Field(default=2000, ge=10, le=10_000, description="a larger side is drawn from at random")
+
+    @model_validator(mode="after")
+    def _fractions(self) -> Self:
+        if not all(0.0 <= fraction <= 0.45 for fraction in self.outlier_fractions):
+            raise ValueError("outlier_fractions: each lies in [0, 0.45]")
+        return self
+
+
+class OutlierRankingParameters(Ground):
+    """Parameters of the job ``outlier-ranking``: weights of the job's data set against a trusted one."""
+
+    trusted: str = Field(description="id of the data set that is known to be clean")
+    outlier_fraction: float = Field(default=0.05, gt=0.0, le=0.45, description="expected share of outliers")
+    truth: list[int] = Field(default=[], description="indices of known outliers, to measure the ranking by")
+    max_samples: int = Field(
+        default=2000,
+        ge=10,
+        le=10_000,
+        description="samples of either side that the potentials are computed on; every sample is ranked",
+    )
+
+
+class Config(_Strict):
+    """Training configuration of the robust Wasserstein GAN."""
