@@ -1,0 +1,87 @@
+"""The gateway inside Ray Serve, for clusters: the same application in ingress replicas behind Serve's HAProxy.
+
+``python -m service.ingress`` deploys it to the cluster that DEEPNIGHT_RAY_ADDRESS names (a local one by default) and
+stays until a signal. KubeRay's ``serveConfigV2`` names the builders ``service.ingress:gateway`` and
+``service.ingress:replicas`` instead. HAProxy listens on all interfaces, so this needs API keys.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from models.core.registry import Registry
+from service import deployments
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+GATEWAY = "gateway"
+
+
+def build_app() -> FastAPI:
+    """The application as each ingress replica makes it."""
+    from service import logs
+    from service.app import create_app
+
+    settings = Settings()
+    logs.configure(settings)
+    return create_app(settings)
+
+
+def gateway(args: dict[str, Any]) -> Any:
+    """Serve application of the gateway; ``args`` are options of its deployment, e.g. ``num_replicas``."""
+    deployments.prepare_environment()
+    from ray import serve
+
+    options: dict[str, Any] = {
+        "num_replicas": 1,
+        "max_ongoing_requests": 1000,
+        "ray_actor_options": {"num_cpus": 0},
+    } | args
+    ingress: Any = serve.deployment(serve.ingress(build_app)(), name=GATEWAY, **options)
+    return ingress.bind()
+
+
+def replicas(args: dict[str, Any]) -> Any:
+    """Serve application of one deployment of models: ``args["name"]`` is ``pool`` or a dedicated method's slug."""
+    deployments.prepare_environment()
+    settings = Settings()
+    return deployments.applications(Registry(*settings.method_roots), settings)[args.get("name", deployments.POOL)]
+
+
+def deploy(settings: Settings) -> None:
+    """Deploy models and gateway to the Ray that this process is connected to."""
+    from ray import serve
+    from ray.serve.api import RunTarget
+
+    serve.start(proxy_location="EveryNode", http_options={"host": settings.host, "port": settings.port})
+    models = deployments.applications(Registry(*settings.method_roots), settings)
+    targets = [RunTarget(target=target, name=name, route_prefix=None) for name, target in models.items()]
+    serve.run_many([*targets, RunTarget(target=gateway({}), name=GATEWAY, route_prefix="/")])
+
+
+def main() -> int:
+    """Deploy and stay until SIGINT or SIGTERM."""
+    deployments.prepare_environment()
+    from service.rayruntime import RayRuntime
+
+    settings = Settings()
+    runtime = RayRuntime(settings)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    runtime.start()
+    try:
+        deploy(settings)
+        stopped.wait()
+    finally:
+        runtime.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Ray itself: started on this machine, or joined where a cluster is named; stopped without a trace."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from service import deployments
+from service.settings import Settings
+
+OBJECT_STORE_BYTES = 200 << 20
+NOTE = "ray-folder"
+PREFIX = "dnray-"
+
+
+class RayRuntime:
+    """This process's connection to Ray. Inside a replica, where Ray is there already, it does nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folder: Path | None = None
+        self.owned = False
+
+    def start(self) -> None:
+        """Start a local Ray or join the cluster of ``settings.ray_address``; takes some ten seconds."""
+        deployments.prepare_environment()
+        import ray
+
+        if ray.is_initialized():
+            return
+        self.owned = True
+        if self._settings.ray_address != "local":
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            ray.init(address=self._settings.ray_address, log_to_driver=False, configure_logging=False)
+            return
+        self._folder = self._make_folder()
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            num_cpus=os.cpu_count(),
+            log_to_driver=False,
+            configure_logging=False,
+            _temp_dir=str(self._folder),
+        )
+
+    def stop(self) -> None:
+        """End the local Ray, or leave the cluster as it is."""
+        import ray
+        from ray import serve
+
+        if not self.owned or not ray.is_initialized():
+            return
+        if self._folder is not None:
+            serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
+        if self._folder is not None:
+            _remove(self._folder)
+            (self._settings.home / NOTE).unlink(missing_ok=True)
+
+    def _make_folder(self) -> Path:
+        """A short folder for Ray, whose sockets below it must stay under 108 bytes; a killed instance's is removed."""
+        note = self._settings.home / NOTE
+        note.parent.mkdir(parents=True, exist_ok=True)
+        if note.exists():
+            left_behind = Path(note.read_text(encoding="utf-8"))
+            if left_behind.name.startswith(PREFIX):
+                _remove(left_behind)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        note.write_text(str(folder), encoding="utf-8")
+        return folder
+
+
+def _remove(folder: Path) -> None:
+    """Remove Ray's folder, in which its last processes may still write for a moment."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
