@@ -72,9 +72,9 @@ def main() -> int:
     settings = Settings()
     runtime = RayRuntime(settings)
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
     runtime.start()
+    for number in (signal.SIGINT, signal.SIGTERM):  # after Ray, which sets handlers of its own
+        signal.signal(number, lambda *_: stopped.set())
     try:
         deploy(settings)
         stopped.wait()
