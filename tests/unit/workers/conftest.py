@@ -10,7 +10,7 @@ from tests.unit.workers.stack import Stack
 @pytest.fixture
 def home():
     """A short path, as the address of a Unix socket is."""
-    folder = Path(tempfile.mkdtemp(prefix="dn-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="queue-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -25,7 +25,7 @@ def stack(home):
 @pytest.fixture(scope="module")
 def shared():
     """A stack with one worker, for tests that disturb nothing."""
-    folder = Path(tempfile.mkdtemp(prefix="dn-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="queue-", dir="/tmp"))
     running = Stack(folder)
     running.start_worker()
     running.wait_for_workers(1)

@@ -130,9 +130,8 @@ def test_a_job_sees_only_its_owners_data_sets(shared):
 def test_train_publishes_a_version_and_evaluate_measures_it(shared):
     dataset = shared.vectors("anna")
     parameters = {"epochs": 3, "version": "mine"}
-    record = shared.wait(
-        shared.submit("train", "anna", model="test-steps", dataset=dataset.id, parameters=parameters).id
-    )
+    asked = {"model": "test-steps", "dataset": dataset.id, "parameters": parameters}
+    record = shared.wait(shared.submit("train", "anna", **asked).id)
     trained = result(shared, record)
     assert (trained["object"], trained["model"]) == ("train", "test-steps@mine")
     assert [step for step, _ in trained["curves"]["loss"]] == [0, 1, 2]
@@ -142,9 +141,7 @@ def test_train_publishes_a_version_and_evaluate_measures_it(shared):
     measured = shared.wait(shared.submit("evaluate", "anna", model="test-steps@mine", dataset=dataset.id).id)
     assert result(shared, measured)["figures"]["figures"] == trained["figures"]["figures"]
 
-    again = shared.wait(
-        shared.submit("train", "anna", model="test-steps", dataset=dataset.id, parameters=parameters).id
-    )
+    again = shared.wait(shared.submit("train", "anna", **asked).id)
     assert again.error["status"] == 422
     assert again.error["errors"][0]["field"] == "/parameters/version"
     assert events(shared, again.id)[-1].data["status"] == "failed"
@@ -173,9 +170,10 @@ def test_whoever_writes_to_redis_does_not_run_code(shared, tmp_path):
     assert QueuedJob.fetch(by_callback.id, connection=queue.connection, serializer="json").failure_callback is None
 
 
-def test_the_password_is_in_no_command_line_and_the_worker_never_loads_torch(shared):
-    job = shared.submit("native", parameters={"rounds": 20_000_000})
-    shared.until(lambda: shared.get(job.id).status == "running", 20, "start")
+def test_the_password_is_in_no_command_line_and_the_worker_never_loads_torch(shared, tmp_path):
+    trace = tmp_path / "trace"
+    job = shared.submit("native", parameters={"trace": str(trace)})
+    shared.wait_for_trace(trace, "start", 1)
     shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     secret = (shared.home / "redis.secret").read_text()
     assert "workers.horse" in shown
