@@ -27,6 +27,8 @@ def parse(path: Path, options: DatasetOptions, limits: Limits) -> Parsed:
     table = _read(path, options)
     if table.nbytes > limits.decompressed_bytes:
         raise DatasetError(f"the values take more than {limits.decompressed_bytes} bytes in memory")
+    if table.num_rows == 0:
+        raise DatasetError("the file has no rows")
     columns = choose_columns(table.schema, options)
     if columns.kind == "vectors" and options.features is None:
         _refuse_typos(table, columns)
@@ -85,5 +87,6 @@ def _explain(error: Exception) -> DatasetError:
     found = _ROW.search(message)
     if found is None:
         return DatasetError(f"the CSV file cannot be read: {message}")
+    detail = "not UTF-8" if "UTF8" in found[2] else found[2]
     # Arrow counts from 1 and counts the header.
-    return DatasetError(found[2], row=max(0, int(found[1]) - 2))
+    return DatasetError(detail, row=max(0, int(found[1]) - 2))

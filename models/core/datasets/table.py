@@ -29,6 +29,7 @@ def table_to_dataset(table: pa.Table, columns: Columns, options: DatasetOptions,
         raise DatasetError("the file has no rows")
     if table.num_rows > limits.samples:
         raise DatasetError(f"the file has {table.num_rows} rows, more than {limits.samples}")
+    table = _expand(table.select(columns.used), limits)
     warnings = []
     if columns.ignored:
         warnings.append(f"columns not used: {shorten(columns.ignored)}")
@@ -46,13 +47,32 @@ def table_to_dataset(table: pa.Table, columns: Columns, options: DatasetOptions,
 
 
 def _labels(table: pa.Table, columns: Columns, options: DatasetOptions) -> tuple[Int64 | None, list[str]]:
-    if columns.label is None or table.column(columns.label).null_count == table.num_rows:
+    if columns.label is None or _is_empty(table.column(columns.label)):
         return None, []
     names = options.class_names or class_names_of(table.schema, columns.label)
     try:
         return encode_labels(table.column(columns.label), names)
     except DatasetError as error:
         raise _in_column(error, columns.label) from None
+
+
+def _expand(table: pa.Table, limits: Limits) -> pa.Table:
+    """Replace dictionary-encoded strings by strings, after a look at how much they become."""
+    for position, column in enumerate(table.columns):
+        if not (pa.types.is_dictionary(column.type) and is_text(column.type)):
+            continue
+        sizes = (pc.sum(pc.binary_length(c.dictionary).take(c.indices)).as_py() or 0 for c in column.chunks)
+        if sum(sizes) > limits.decompressed_bytes:
+            raise DatasetError(f"the texts take more than {limits.decompressed_bytes} bytes decompressed")
+        expanded = pa.chunked_array([c.cast(pa.large_string()) for c in column.chunks], pa.large_string())
+        table = table.set_column(position, table.schema.names[position], expanded)
+    return table
+
+
+def _is_empty(column: pa.ChunkedArray) -> bool:
+    if column.null_count == len(column):
+        return True
+    return is_text(column.type) and not pc.any(pc.not_equal(column, "")).as_py()
 
 
 def class_names_of(schema: pa.Schema, column: str) -> list[str] | None:
