@@ -8,12 +8,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from models.core.datasets.columns import ID_NAMES, LABEL_NAMES, Columns, choose_columns, is_text
+from models.core.datasets.columns import (
+    ID_NAMES,
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    PAIR_NAMES,
+    Columns,
+    choose_columns,
+    is_text,
+)
 from models.core.datasets.errors import DatasetError
 from models.core.datasets.options import DatasetOptions, Limits, Parsed
 from models.core.datasets.parquet import first_line
 from models.core.datasets.table import first_non_number, mostly_numbers, table_to_dataset
 
+# Never guessed to be numbers: labels and ids stay as written, and a text may consist of digits.
+_TEXT = {*LABEL_NAMES, *ID_NAMES, *IMAGE_NAMES, "text", "texts", "sentence", *(n for pair in PAIR_NAMES for n in pair)}
 _MAX_HEADER = 1 << 20
 _ROW = re.compile(r"Row #(\d+): (.*)")
 
@@ -38,7 +48,7 @@ def parse(path: Path, options: DatasetOptions, limits: Limits) -> Parsed:
 def _read(path: Path, options: DatasetOptions) -> pa.Table:
     delimiter, names = read_header(path)
     chosen = {name for name in (options.label, options.id, options.text, options.text_pair, options.image) if name}
-    as_text = [name for name in names if name in chosen or name.lower() in (*LABEL_NAMES, *ID_NAMES)]
+    as_text = [name for name in names if name in chosen or name.lower() in _TEXT]
     try:
         table = pa_csv.read_csv(
             path,
