@@ -55,7 +55,10 @@ class Janitor:
             try:
                 self.once()
             except redis.RedisError as error:
-                log.warning("the janitor could not work: %s", error)
+                log.warning("the janitor could not reach Redis: %s", error)
+            except Exception:
+                # The thread must outlive one job that it cannot mend; the next pass tries again.
+                log.exception("the janitor could not end its pass")
 
     def once(self) -> None:
         """One pass, unless another worker's janitor is at it."""

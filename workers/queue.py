@@ -16,7 +16,7 @@ from rq.command import send_stop_job_command
 from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job, JobStatus
-from rq.utils import now
+from rq.utils import as_text, now
 
 from service.settings import Settings
 from workers.scripts import MAX_ATTEMPTS
@@ -59,6 +59,14 @@ class FastIntermediate(IntermediateQueue):
     """Gives up on a worker that died between taking a job and starting it after ten seconds, not sixty."""
 
     patience_s = 10.0
+
+    def get_first_seen_key(self, job_id: str) -> str:
+        """Key of the time when a job was first seen there since it was last queued.
+
+        The library's key outlives a retry: a job that was seen there once would be failed the next time it passes.
+        """
+        queued = self.connection.hget(f"{QueuedJob.redis_job_namespace_prefix}{job_id}", "enqueued_at")
+        return f"{super().get_first_seen_key(job_id)}:{as_text(queued or b'')}"
 
     def should_be_cleaned_up(self, job_id: str) -> bool:
         """Whether the job was first seen there long enough ago."""

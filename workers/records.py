@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from redis import Redis
+from rq.utils import now, utcformat
 
 from workers import scripts
 
@@ -27,7 +28,8 @@ _JSON_FIELDS = ("parameters", "labels", "progress", "error", "artifacts")
 class JobSpec(BaseModel):
     """What a user asks for.
 
-    ``priority`` ``high`` goes to the front of the queue; ``low`` waits like ``normal``, as a worker serves one queue.
+    ``priority`` ``high`` goes to the front of the queue, before earlier ones of the same priority; ``low`` waits like
+    ``normal``, as a worker serves one queue (with several the queue library would lose a job when a worker dies).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -184,4 +186,4 @@ class Records:
 
     def push_missing(self, job_id: str) -> bool:
         """Put a job back that is in none of the queue's lists."""
-        return bool(self._push_missing(args=[job_id]))
+        return bool(self._push_missing(args=[job_id, utcformat(now())]))

@@ -172,7 +172,7 @@ return 1
 )
 
 PUSH_MISSING = f"""
--- id: push a job that its queue lost; nothing where it is waiting, being taken or running. 1 pushed
+-- id, now as the queue library writes it: push a job that its queue lost. 1 pushed, 0 it is waiting, taken or running
 local id = ARGV[1]
 for _, list in ipairs({{'rq:queue:{QUEUE}', 'rq:queue:{QUEUE}:intermediate'}}) do
   if redis.call('LPOS', list, id) then return 0 end
@@ -180,7 +180,7 @@ end
 for _, entry in ipairs(redis.call('ZRANGE', 'rq:wip:{QUEUE}', 0, -1)) do
   if string.sub(entry, 1, #id + 1) == id .. ':' then return 0 end
 end
-redis.call('HSET', 'rq:job:' .. id, 'status', 'queued')
+redis.call('HSET', 'rq:job:' .. id, 'status', 'queued', 'enqueued_at', ARGV[2])
 redis.call('RPUSH', 'rq:queue:{QUEUE}', id)
 return 1
 """

@@ -9,12 +9,14 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import redis
 from rq import Queue
+from rq.exceptions import InvalidJobOperation
 from rq.executions import Execution
 from rq.job import Job
 from rq.timeouts import JobTimeoutException
@@ -104,9 +106,9 @@ class JobWorker(Worker):
             self._reasons[job.id] = timed_out(job.timeout) if late else internal_error(job.id)
         super().handle_job_failure(job, queue, started_job_registry, exc_string=exc_string, execution=execution)
         record = self.records.get(job.id)
-        status = job.get_status()
-        if record is not None and status is not None:
-            settle(self.records, record, status, self._reasons.pop(job.id, None))
+        if record is not None:
+            with suppress(InvalidJobOperation):  # the queue forgot the job: the janitor looks after the record
+                settle(self.records, record, job.get_status(), self._reasons.pop(job.id, None))
 
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
         """Nothing where another worker has the job by now."""
@@ -154,13 +156,15 @@ class JobWorker(Worker):
 def make_worker(settings: Settings, url: str) -> JobWorker:
     """A worker of the queue at ``url``."""
     connection = patient(url, decode=False)
-    lease = whole_seconds(settings.job_lease_s)
+    # An idle worker looks for dead ones after each wait; the library counts both from the same moment, so that equal
+    # intervals would make it look after every second wait only.
+    look = max(1, whole_seconds(settings.job_lease_s) // 4)
     worker = JobWorker(
         [job_queue(connection)],
         connection=connection,
         job_monitoring_interval=whole_seconds(settings.job_interval_s),
-        worker_ttl=DEQUEUE_SLACK_S + max(1, lease // 2),
-        maintenance_interval=max(1, lease // 2),
+        worker_ttl=DEQUEUE_SLACK_S + look,
+        maintenance_interval=look // 2,
         serializer=SERIALIZER,
         log_job_description=False,
     )
