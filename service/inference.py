@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -83,10 +84,11 @@ class Inference:
         self._started: asyncio.Task[None] | None = None
         self._versions: dict[str, Version] = {}
         self._states: dict[str, str] = {}
+        self._defaults: dict[str, bytes] = {}
 
     async def start(self) -> None:
         """Begin to make the backend ready; returns at once."""
-        self._started = asyncio.create_task(self._backend.start())
+        self._started = asyncio.create_task(self._start())
         self._started.add_done_callback(_log_failure)
 
     async def stop(self) -> None:
@@ -129,7 +131,7 @@ class Inference:
             remaining = deadline - time.monotonic()
             async with asyncio.timeout(remaining):
                 outputs = await self._coalescer.submit(
-                    version.id, params.model_dump_json().encode(), inputs, version.entry.card.max_batch
+                    version.id, self._encode(version, params), inputs, version.entry.card.max_batch
                 )
             refused = [(i, output.message) for i, output in enumerate(outputs) if type(output) is Refused]
             if refused:
@@ -149,9 +151,23 @@ class Inference:
             outcome = "cancelled"
             raise
         finally:
-            self._metrics.inference.labels(version.id, outcome).inc(len(inputs))
-            self._metrics.inference_duration.labels(version.id).observe(time.perf_counter() - started)
+            self._metrics.predicted(version.id, outcome, len(inputs), time.perf_counter() - started)
         return outputs
+
+    async def _start(self) -> None:
+        await self._backend.start()
+        # What is there now stays; the collector need not walk all of Ray's modules during every burst of requests.
+        gc.collect()
+        gc.freeze()
+
+    def _encode(self, version: Version, params: BaseModel) -> bytes:
+        """Parameters as the bytes that a batch must share; those of requests that send none are encoded once."""
+        if params is not version.entry.default_params:
+            return params.model_dump_json().encode()
+        slug = version.entry.slug
+        if slug not in self._defaults:
+            self._defaults[slug] = params.model_dump_json().encode()
+        return self._defaults[slug]
 
     async def _wait_ready(self, deadline: float) -> None:
         if self._started is None:
@@ -162,7 +178,7 @@ class Inference:
 
     async def _call(self, model: str, params: bytes, items: list[Any]) -> Sequence[Any]:
         """One call of the backend, for the coalescer."""
-        self._metrics.batch_size.labels(model).observe(len(items))
+        self._metrics.batch_of(model).observe(len(items))
         if self._states.get(model) != "ready":
             self._states[model] = "loading"
         try:

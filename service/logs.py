@@ -6,6 +6,7 @@ import logging
 import sys
 from typing import Any
 
+import orjson
 import structlog
 
 from service.settings import Settings
@@ -16,16 +17,23 @@ def configure(settings: Settings) -> None:
     pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
+        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: Any = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
-    ending: list[Any] = [renderer] if pretty else [structlog.processors.dict_tracebacks, renderer]
+    # Without local variables, which may hold keys and payloads.
+    tracebacks = structlog.processors.ExceptionRenderer(
+        structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    )
+    ending: list[Any] = (
+        [structlog.dev.ConsoleRenderer()]
+        if pretty
+        else [tracebacks, structlog.processors.JSONRenderer(serializer=_dumps)]
+    )
+    # Own records do not pass through `logging`, which would cost more than the rest of a small request.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, *ending],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
@@ -40,3 +48,7 @@ def configure(settings: Settings) -> None:
     root.setLevel(settings.log_level.upper())
     for noisy in ("uvicorn.access", "httpx", "ray"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _dumps(record: Any, **_: Any) -> str:
+    return orjson.dumps(record, default=str).decode()

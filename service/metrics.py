@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
@@ -69,8 +70,24 @@ class Metrics:
         )
         build = Gauge("deepnight_build_info", "What is running", ["version", "python"], registry=registry)
         build.labels(__version__, platform.python_version()).set(1)
+        # `labels` takes a lock and builds a key each time; the children are few and never removed.
+        self._request = cache(lambda route, method, status: self.requests.labels(route, method, str(status)))
+        self._request_seconds = cache(self.request_duration.labels)
+        self._predicted = cache(self.inference.labels)
+        self._predicted_seconds = cache(self.inference_duration.labels)
+        self.batch_of = cache(self.batch_size.labels)
         self.queue = QueueCollector()
         registry.register(self.queue)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one HTTP request."""
+        self._request(route, method, status).inc()
+        self._request_seconds(route, method).observe(seconds)
+
+    def predicted(self, model: str, outcome: str, inputs: int, seconds: float) -> None:
+        """Count the inputs of one call of the inference."""
+        self._predicted(model, outcome).inc(inputs)
+        self._predicted_seconds(model).observe(seconds)
 
     def set_model_states(self, states: dict[str, str]) -> None:
         """Publish the states of the models."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
 from collections.abc import Iterable
 
 import structlog
@@ -43,7 +43,7 @@ class RequestContext:
         started = time.perf_counter()
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        request_id = given if SANE_ID.match(given) else f"req_{uuid.uuid4().hex}"
+        request_id = given if SANE_ID.match(given) else f"req_{os.urandom(16).hex()}"
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         status = 500
@@ -94,8 +94,7 @@ class RequestContext:
     def _account(self, scope: Scope, state: dict[str, object], status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._metrics.requests.labels(route, method, str(status)).inc()
-        self._metrics.request_duration.labels(route, method).observe(seconds)
+        self._metrics.answered(route, method, status, seconds)
         if scope["path"] in UNLOGGED and status < 400:
             return
         caller = state.get("caller")

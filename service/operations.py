@@ -46,8 +46,11 @@ class Operation(ABC, Generic[Body]):
         Raises:
             Problem: 422 naming the parameters that are wrong.
         """
+        entry = served.version.entry
+        if not parameters:
+            return entry.default_params
         try:
-            return served.version.entry.params.model_validate(parameters)
+            return entry.params.model_validate(parameters)
         except ValidationError as error:
             errors = field_errors(error, "/parameters")
             raise Problem(422, "a parameter is not valid", errors=errors, code="invalid_parameters") from error

@@ -138,18 +138,21 @@ async def while_connected(request: Request, call: Coroutine[Any, Any, T]) -> T:
     Raises:
         Problem: the client has left (nobody reads the answer; the status is for the logs).
     """
-    work = asyncio.ensure_future(call)
-    left = asyncio.ensure_future(_disconnected(request))
+    task = asyncio.current_task()
+    assert task is not None
+    watcher = asyncio.ensure_future(_cancel_when_gone(request, task))
     try:
-        await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise Problem(CLIENT_CLOSED_REQUEST, "the client closed the connection")
-        return work.result()
+        return await call
+    except asyncio.CancelledError:
+        if not watcher.done():
+            raise
+        task.uncancel()
+        raise Problem(CLIENT_CLOSED_REQUEST, "the client closed the connection") from None
     finally:
-        left.cancel()
-        work.cancel()
+        watcher.cancel()
 
 
-async def _disconnected(request: Request) -> None:
+async def _cancel_when_gone(request: Request, task: asyncio.Task[Any]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    task.cancel()

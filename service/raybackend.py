@@ -27,6 +27,7 @@ class RayBackend:
         self._settings = settings
         self._registry = registry
         self._handles: dict[str, Any] = {}
+        self._models: dict[str, Any] = {}
         self._runtime = RayRuntime(settings)
 
     async def start(self) -> None:
@@ -52,10 +53,9 @@ class RayBackend:
         from ray.exceptions import RayActorError, RayError
         from ray.serve.exceptions import RayServeException
 
-        handle = self._handles[deployments.deployment_of(version.entry, self._settings)]
+        handle = self._models.get(version.id) or self._handle(version)
         if payload_bytes(inputs) > BY_REFERENCE_BYTES:
             handle = handle.options(_by_reference=True)
-        handle = handle.options(multiplexed_model_id=version.id)
         for attempt in range(RETRIES + 1):
             response = handle.remote(version.id, params, inputs)
             try:
@@ -75,6 +75,11 @@ class RayBackend:
             else:
                 return reply
         raise AssertionError("unreachable")
+
+    def _handle(self, version: Version) -> Any:
+        handle = self._handles[deployments.deployment_of(version.entry, self._settings)]
+        self._models[version.id] = handle.options(multiplexed_model_id=version.id)
+        return self._models[version.id]
 
     def _deploy(self) -> None:
         """Start Ray and deploy the replicas; an ingress replica finds both there."""

@@ -35,8 +35,8 @@ class Services:
     metrics: Metrics
 
 
-def get_services(request: Request) -> Services:
-    """FastAPI dependency: the application's services."""
+async def get_services(request: Request) -> Services:
+    """FastAPI dependency: the application's services. Async, as FastAPI sends plain functions to a thread."""
     services: Services = request.app.state.services
     return services
 

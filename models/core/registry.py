@@ -56,6 +56,11 @@ class MethodEntry:
         return self.model("Params")
 
     @cached_property
+    def default_params(self) -> BaseModel:
+        """The parameters of a request that sends none."""
+        return self.params()
+
+    @cached_property
     def config(self) -> type[BaseModel]:
         """Type of the training configuration."""
         return self.model("Config")
