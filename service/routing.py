@@ -33,7 +33,10 @@ class JsonRoute(APIRoute):
                 media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
                 if media_type != "application/json" and not media_type.endswith("+json"):
                     raise Problem(415, f"expected application/json, got {media_type[:100]}", code="media_type")
-            return await handle(JsonRequest(request.scope, request.receive))
+            parsed = JsonRequest(request.scope, request.receive)
+            if takes_body:
+                await parsed.body()  # here, where its failures are problems of ours; FastAPI makes each a plain 400
+            return await handle(parsed)
 
         return checked
 
