@@ -66,6 +66,8 @@ def test_it_answers_as_on_one_machine(ingress):
 
 def test_keys_are_asked_for_and_jobs_say_that_redis_is_away(ingress):
     assert httpx.get(f"{ingress.base_url}/v1/models", timeout=30).status_code == 401
-    refused = httpx.post(f"{ingress.base_url}/v1/jobs", headers=HEADERS, json={"kind": "evaluate", "model": "align-uniform"})
+    refused = httpx.post(
+        f"{ingress.base_url}/v1/jobs", headers=HEADERS, json={"kind": "evaluate", "model": "align-uniform"}
+    )
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) >= 1
