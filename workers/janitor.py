@@ -1,6 +1,7 @@
 """Repairs what a crash left between two writes, and removes what is older than its retention.
 
-Each worker runs one; a lock keeps them from running at once.
+Each worker runs one. Every repair is safe to be done twice; a lock only saves the work, so it may be short, and a
+worker that is killed during a pass delays the next one by seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from workers.verdicts import ENDED, WAITING, finish, settle, worker_lost
 
 log = logging.getLogger("deepnight.janitor")
 
-LOCK, LOCK_S = "dn:janitor", 15
+LOCK = "dn:janitor"
 CANCEL_S = 3.0
 BATCH = 200
 
@@ -47,11 +48,12 @@ class Janitor:
         self._queue = queue
         self._store = store
         self._lease = whole_seconds(settings.job_lease_s)
+        self._interval = min(5.0, self._lease / 2)
         self._suspects: dict[str, tuple[str, float]] = {}
 
     def run(self, stopped: threading.Event) -> None:
         """Pass after pass until ``stopped``."""
-        while not stopped.wait(min(5.0, self._lease / 2)):
+        while not stopped.wait(self._interval):
             try:
                 self.once()
             except redis.RedisError as error:
@@ -64,7 +66,7 @@ class Janitor:
         """One pass, unless another worker's janitor is at it."""
         self._sweep_folders()
         token = secrets.token_hex(8)
-        if not self._redis.set(LOCK, token, nx=True, ex=LOCK_S):
+        if not self._redis.set(LOCK, token, nx=True, px=round(self._interval * 1000)):
             return
         try:
             self._repair()
@@ -77,14 +79,14 @@ class Janitor:
         open_ids: Any = self._redis.zrange("dn:open", 0, -1)
         self._suspects = {job_id: seen for job_id, seen in self._suspects.items() if job_id in open_ids}
         for start in range(0, len(open_ids), BATCH):
-            ids = open_ids[start : start + BATCH]
+            # Records first: the queue's older word about a record's newer run would end a run that is well.
+            records = self._records.get_many(open_ids[start : start + BATCH])
             with self._redis.pipeline(transaction=False) as pipe:
-                for job_id in ids:
-                    pipe.hmget(f"rq:job:{job_id}", ["status", "enqueued_at", "started_at"])
+                for record in records:
+                    pipe.hmget(f"rq:job:{record.id}", ["status", "enqueued_at", "started_at"])
                 facts = pipe.execute()
-            for job_id, (status, *times) in zip(ids, facts, strict=True):
-                record = self._records.get(job_id)
-                if record is not None and not record.final:
+            for record, (status, *times) in zip(records, facts, strict=True):
+                if not record.final:
                     self._look(record, status, times)
 
     def _look(self, record: JobRecord, rq_status: str | None, times: Iterable[str | None]) -> None:

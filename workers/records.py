@@ -157,8 +157,15 @@ class Records:
 
     def get(self, job_id: str) -> JobRecord | None:
         """The record, or None."""
-        fields: Any = self.redis.hgetall(f"dn:job:{job_id}")
-        return parse_record(fields) if fields else None
+        found = self.get_many([job_id])
+        return found[0] if found else None
+
+    def get_many(self, job_ids: Sequence[str]) -> list[JobRecord]:
+        """The records of those that have one."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hgetall(f"dn:job:{job_id}")
+            return [parse_record(fields) for fields in pipe.execute() if fields]
 
     def begin(self, job_id: str, attempt: str, worker: str) -> int:
         """Take the job for ``attempt``; the answer is :data:`workers.scripts.BEGIN`'s."""

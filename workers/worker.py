@@ -20,6 +20,7 @@ from rq.exceptions import InvalidJobOperation
 from rq.executions import Execution
 from rq.job import Job
 from rq.timeouts import JobTimeoutException
+from rq.utils import as_text
 from rq.worker import Worker
 
 from service.settings import Settings
@@ -109,6 +110,16 @@ class JobWorker(Worker):
         if record is not None:
             with suppress(InvalidJobOperation):  # the queue forgot the job: the janitor looks after the record
                 settle(self.records, record, job.get_status(), self._reasons.pop(job.id, None))
+
+    def clean_registries(self) -> None:
+        """Hand on the jobs of dead workers, and show at once what became of them."""
+        dead = [job_id for queue in self.queues for job_id in queue.started_job_registry.get_expired_job_ids()]
+        super().clean_registries()  # type: ignore[no-untyped-call]
+        for job_id in dead:
+            record = self.records.get(job_id)
+            status = self.connection.hget(QueuedJob.key_for(job_id), "status")
+            if record is not None and status is not None:
+                settle(self.records, record, as_text(status))
 
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
         """Nothing where another worker has the job by now."""

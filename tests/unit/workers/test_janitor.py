@@ -158,3 +158,22 @@ def test_two_janitors_do_not_work_at_once(stack, janitor, hurry):
     janitor.once()
     assert stack.redis.llen("rq:queue:jobs") == 0
     assert stack.redis.get(LOCK) == "another"
+
+
+def test_a_run_that_begins_while_the_janitor_looks_is_left_alone(stack, records, janitor, monkeypatch):
+    job = stack.submit("steps")
+    begin(stack, records, job.id, "first")
+    stack.redis.hset(f"rq:job:{job.id}", "status", "queued")  # the first run has died
+    real = records.get_many
+
+    def then_the_second_begins(ids):
+        found = real(ids)
+        begin(stack, records, job.id, "second")
+        return found
+
+    monkeypatch.setattr(records, "get_many", then_the_second_begins)
+    janitor.once()
+    monkeypatch.undo()
+    record = stack.get(job.id)
+    assert (record.status, record.attempt) == ("running", "second")
+    assert records.write(job.id, "second", {}, []) == 1
