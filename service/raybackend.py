@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from typing import Any
 
 import structlog
@@ -33,6 +35,7 @@ class RayBackend:
     async def start(self) -> None:
         """Start Ray and Serve in a thread; the handles belong to the running loop."""
         await asyncio.to_thread(self._deploy)
+        _take_back_sigterm()
         from ray import serve
 
         names = {deployments.deployment_of(entry, self._settings) for entry in self._registry.values()}
@@ -94,3 +97,11 @@ class RayBackend:
         serve.run_many(
             [RunTarget(target=target, name=name, route_prefix=None) for name, target in applications.items()]
         )
+
+
+def _take_back_sigterm() -> None:
+    """Install this process's own handler again: Ray's prints a stack and aborts the process three seconds later,
+    in the middle of an orderly end.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
