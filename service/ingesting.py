@@ -11,12 +11,11 @@ from contextlib import suppress
 import structlog
 from fastapi import Request
 
-from models.core.datasets import DatasetOptions, DatasetRecord, Limits
+from models.core.datasets import DatasetOptions, DatasetRecord
 from models.core.datasets.ingest import IngestAnswer, IngestTask
 from models.core.store import StoreFullError
 from service.problems import FieldError, Problem, unavailable
-from service.services import Services
-from service.settings import Settings
+from service.services import Services, dataset_limits
 from service.uploads import Upload
 
 log = structlog.get_logger("deepnight.datasets")
@@ -24,15 +23,6 @@ log = structlog.get_logger("deepnight.datasets")
 AT_ONCE = 2
 STOP_S = 3.0
 RETRY_WHEN_FULL_S = "60"
-
-
-def limits_of(settings: Settings) -> Limits:
-    """What an uploaded file may cost, as the settings say."""
-    return Limits(
-        decompressed_bytes=settings.max_decompressed_bytes,
-        pixels=settings.max_pixels,
-        text_characters=settings.max_text_characters,
-    )
 
 
 async def ingest(request: Request, services: Services, owner: str, upload: Upload) -> tuple[DatasetRecord, bool]:
@@ -70,7 +60,7 @@ def _task(services: Services, owner: str) -> IngestTask:
     return IngestTask(
         store=settings.store,
         cache=services.datasets.cache,
-        limits=limits_of(settings),
+        limits=dataset_limits(settings),
         parent=os.getpid(),
         owner=owner,
         options=DatasetOptions(),

@@ -70,7 +70,7 @@ def reader_of(services: Services, caller: Caller) -> Reader:
     owner = None if caller.admin else caller.owner
     return Reader(
         ItemLimits.of(services.settings),
-        load=lambda dataset_id: services.datasets.load(owner, dataset_id),
+        load=lambda dataset_id: services.datasets.load(owner, dataset_id, mapped=True),
         samples=lambda dataset_id: services.datasets.get(owner, dataset_id).samples,
     )
 
