@@ -66,16 +66,11 @@ def measured(figures: list[Figure]) -> Iterator[str]:
         if not figure.headline or figure.subject != "method":
             continue
         others = [f for f in figures if (f.name, f.setting) == (figure.name, figure.setting) and f is not figure]
-        beside = ", ".join(f"{other.subject} {number(other)}" for other in others if other.subject != "method")
+        beside = ", ".join(f"{other.subject} {other.text}" for other in others if other.subject != "method")
         unit = f" {figure.unit}" if figure.unit else ""
         seeds = f", {figure.seeds} seeds" if figure.seeds > 1 else ""
         setting = f" ({figure.setting}{seeds})" if figure.setting else ""
-        yield f"{figure.name} **{number(figure)}**{unit}" + (f"; {beside}" if beside else "") + setting
-
-
-def number(figure: Figure) -> str:
-    """Four significant digits and the spread over seeds."""
-    return f"{figure.value:.4g}" + (f" ± {figure.spread:.1g}" if figure.spread is not None else "")
+        yield f"{figure.name} **{figure.text}**{unit}" + (f"; {beside}" if beside else "") + setting
 
 
 if __name__ == "__main__":

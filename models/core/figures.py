@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -34,6 +35,14 @@ class Figure(BaseModel):
     subject: str = Field(default="method", description="`method`, or the name of the baseline measured")
     setting: str = Field(default="", description="data set, noise, size: what was measured on")
     headline: bool = Field(default=False, description="shown in the table of models")
+
+    @property
+    def text(self) -> str:
+        """The value to four significant digits, or to two of its spread over seeds where there is one."""
+        if self.spread is None or self.spread <= 1e-9 * abs(self.value):
+            return f"{self.value:.4g}"
+        decimals = max(0, 1 - math.floor(math.log10(self.spread)))
+        return f"{self.value:.{decimals}f} ± {self.spread:.{decimals}f}"
 
     @classmethod
     def over_seeds(cls, name: str, values: Sequence[float], **fields: Any) -> Figure:

@@ -71,16 +71,8 @@ def show(
 
 def print_figures(figures: list[Figure]) -> None:
     """The measured quantities as a table."""
-    rows = [
-        (figure.setting, figure.name, figure.subject, number(figure), figure.unit, figure.seeds) for figure in figures
-    ]
+    rows = [(figure.setting, figure.name, figure.subject, figure.text, figure.unit, figure.seeds) for figure in figures]
     print_table(["measured on", "figure", "of", "value", "unit", "seeds"], rows)
-
-
-def number(figure: Figure) -> str:
-    """A value to four significant digits, with its spread over seeds."""
-    spread = f" ± {figure.spread:.2g}" if figure.spread is not None else ""
-    return f"{figure.value:.4g}{spread}"
 
 
 def open_versions() -> Versions:
