@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -81,8 +81,9 @@ def _prepare(folder: Path) -> None:
     """Make the folder and remove what killed processes left there; a live upload's file is written all the time."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if time.time() - path.stat().st_mtime > STALE_S:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # its upload has just ended
+            if time.time() - path.lstat().st_mtime > STALE_S:
+                path.unlink()
 
 
 def _flush(data: bytes, file: object, digest: object) -> None:
