@@ -32,7 +32,7 @@ class Native(_Strict):
 
 
 class Outcome(_Strict):
-    how: Literal["user-error", "bug", "killed", "not-json", "no-dataset", "redis-gone"]
+    how: Literal["user-error", "bug", "killed", "not-json", "no-dataset"]
     trace: str = ""
 
 
