@@ -32,7 +32,7 @@ test: dev  ## every test: unit, contract, end to end over the real stack
 	@$(BIN)/python -m pytest $(ARGS)
 
 bench: dev  ## run the benchmarks and write their tables into README.md
-	@$(BIN)/python -m tests.benchmarks $(ARGS)
+	@$(BIN)/python -m tests.benchmarks --write $(ARGS)
 
 lint: dev  ## ruff (lint and format) and mypy, as CI runs them
 	@$(BIN)/ruff check
