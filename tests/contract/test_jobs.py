@@ -309,6 +309,18 @@ def test_readers_that_leave_are_closed_and_a_key_has_so_many(still, queued):
         time.sleep(0.02)
 
 
+def test_a_silent_stream_sends_keep_alive_comments(queued, monkeypatch):
+    monkeypatch.setattr("workers.client.KEEP_ALIVE_S", 0.2)
+    job = submit(queued)
+    with queued.stream("GET", f"/v1/jobs/{job['id']}/events") as answer:
+        events = read_events(answer.iter_lines())
+        started = time.monotonic()
+        while next(events) is not None:
+            pass
+        assert next(events) is None
+        assert 0.2 < time.monotonic() - started < 3
+
+
 def test_long_polls_wait_for_the_end_and_no_longer(still, queued):
     job = submit(queued)
     started = time.monotonic()
