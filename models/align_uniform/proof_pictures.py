@@ -34,17 +34,19 @@ Arcs = tuple[Tensor, Int64, list[str]]
 def draw_plane(axes: Axes, rows: Sequence[Row]) -> None:
     """Each encoder in the (L_align, L_uniform) plane, coloured by its linear-probe accuracy."""
     shown = [row for row in rows if row.align is not None and row.group not in UNMAPPED]
+    accuracy = [100 * row.linear for row in shown]
     plane = np.array([(row.align, row.uniform) for row in shown], dtype=float)
     points = axes.scatter(
         plane[:, 0],
         plane[:, 1],
-        c=[100 * row.linear for row in shown],
+        c=accuracy,
+        vmin=max(accuracy) - 5,
         cmap="viridis",
         s=36,
         edgecolor="0.3",
         linewidth=0.4,
     )
-    axes.figure.colorbar(points, ax=axes, label="linear probe accuracy, %")
+    axes.figure.colorbar(points, ax=axes, label="linear probe accuracy, %", extend="min")
     named = {"align-uniform": "both losses", "align-only": "align only", "uniform-only": "uniform only"}
     for group in dict.fromkeys(row.group for row in shown):
         first = next(row for row in shown if row.group == group)
@@ -83,7 +85,7 @@ def draw_bars(axes: Axes, groups: Mapping[str, Sequence[Row]]) -> None:
     axes.invert_yaxis()
     axes.set_xlim(20, 100)
     axes.set_xlabel("accuracy of a linear probe, %")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0.0, -0.1), ncols=2)
     axes.set_title("Equal steps, equal encoder", fontsize=10)
 
 
