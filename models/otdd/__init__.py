@@ -1,0 +1,1 @@
+"""Optimal transport data set distance (OTDD)."""

@@ -1,0 +1,146 @@
+"""The experiments behind the card's figures, each a function of a seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from models.core.dataset import Dataset
+from models.core.outputs import Distance, Sides
+from models.otdd.distance import otdd
+from models.otdd.pretraining import pretrain, target_error
+from models.otdd.schema import Params
+from models.otdd.variants import blurred, cloud, inverted, original, relabelled, rotated
+
+ANGLES = (0, 15, 30, 45, 60, 90)
+NOISES = (0.0, 0.1, 0.2, 0.4)
+TRANSFER_SAMPLES, TRANSFER_DISTANCE_SAMPLES = 2000, 1000
+
+
+def distance(a: Dataset, b: Dataset, **parameters: Any) -> Distance:
+    """The distance of two data sets of pictures."""
+    return otdd(Sides(cloud(a), cloud(b)), Params(**parameters))
+
+
+def both(a: Dataset, b: Dataset) -> tuple[float, float]:
+    """OTDD and the label-agnostic W2, both exact."""
+    return distance(a, b, solver="exact").distance, distance(a, b, solver="exact", label_distance="none").distance
+
+
+def alignment(size: int, seed: int) -> dict[str, float]:
+    """Does the distance find which digit is which, without their names? MNIST digits against 8 x 8 digits."""
+    found = distance(original("digits", size, seed), original("digits-8x8", size, seed), solver="exact").details
+    table, mass = np.array(found["label_distances"]), np.array(found["class_coupling"])
+    plain = otdd(_aligned_sides(size, seed), Params(solver="exact", label_distance="none"))
+    assert plain.coupling is not None
+    labels = [side.require_labels() for side in (original("digits", size, seed), original("digits-8x8", size, seed))]
+    same = labels[0][plain.coupling[0]] == labels[1][plain.coupling[1]]
+    return {
+        "classes aligned by label distance": float((table.argmin(axis=1) == np.arange(10)).sum()),
+        "classes aligned by coupling": float((mass.argmax(axis=1) == np.arange(10)).sum()),
+        "mass on the diagonal": float(np.trace(mass)),
+        "mass on the diagonal, label-agnostic": float(plain.coupling[2][same].sum()),
+    }
+
+
+def _aligned_sides(size: int, seed: int) -> Sides:
+    sides = cloud(original("digits", size, seed)), cloud(original("digits-8x8", size, seed))
+    return Sides(*sides, return_coupling=True)
+
+
+def rotation_drift(size: int, seed: int) -> dict[float, tuple[float, float]]:
+    """``{degrees: (OTDD, label-agnostic W2)}`` of digits against other digits that are turned."""
+    base, other = _halves("digits", size, seed)
+    return {angle: both(base, rotated(other, angle)) for angle in ANGLES}
+
+
+def noise_drift(size: int, seed: int) -> dict[float, tuple[float, float]]:
+    """``{share of wrong labels: (OTDD, label-agnostic W2)}`` of digits against other digits."""
+    base, other = _halves("digits", size, seed)
+    return {share: both(base, relabelled(other, share, seed)) for share in NOISES}
+
+
+def approximation(size: int, seed: int, tick: Callable[[], None]) -> dict[str, list[float]]:
+    """Gaussian against exact label distances over pairs of data sets: values and seconds of each."""
+    digits, other = _halves("digits", size, seed)
+    fashion, clothes = _halves("fashion-mnist", size, seed)
+    sets = [
+        digits,
+        other,
+        rotated(other, 45),
+        inverted(other),
+        fashion,
+        blurred(clothes),
+        original("digits-8x8", size, seed),
+    ]
+    found: dict[str, list[float]] = {"gaussian": [], "exact": [], "gaussian seconds": [], "exact seconds": []}
+    for i, a in enumerate(sets):
+        for b in sets[i + 1 :]:
+            for kind in ("gaussian", "exact"):
+                began = time.perf_counter()
+                value = distance(a, b, solver="exact", label_distance=kind).distance
+                found[f"{kind} seconds"].append(time.perf_counter() - began)
+                found[kind].append(value)
+            tick()
+    return found
+
+
+def transfer_sets(seed: int) -> tuple[dict[str, Dataset], dict[str, tuple[Dataset, Dataset]]]:
+    """Sources, and targets with their test sets; no picture of a target is in the source of the same name."""
+    digits, fashion = original("digits", 6000, seed), original("fashion-mnist", 6000, seed, split="train")
+    small = original("digits-8x8", 1797, seed)
+    half = TRANSFER_SAMPLES
+    sources = {
+        "digits": digits.select(range(half)),
+        "fashion": fashion.select(range(half)),
+        "digits-8x8": small.select(range(900)),
+        "digits, rotated 45": rotated(digits.select(range(half)), 45),
+        "digits, inverted": inverted(digits.select(range(half))),
+        "fashion, blurred": blurred(fashion.select(range(half))),
+    }
+    rest = digits.select(range(half, 6000)), fashion.select(range(half, 6000)), small.select(range(900, 1797))
+    targets = {
+        "digits": rest[0],
+        "fashion": rest[1],
+        "digits-8x8": rest[2],
+    }
+    split = {name: (part.select(range(400)), part.select(range(400, len(part)))) for name, part in targets.items()}
+    return sources, split
+
+
+def transfer_errors(seed: int, shots: int, tick: Callable[[], None]) -> list[dict[str, Any]]:
+    """Test error of every (source, target) pair, and from random weights (source ``none``)."""
+    sources, targets = transfer_sets(seed)
+    rows = [
+        {"seed": seed, "source": "none", "target": name, "error": target_error(few, test, shots, seed)}
+        for name, (few, test) in targets.items()
+    ]
+    for source, dataset in sources.items():
+        network = pretrain(dataset, seed)
+        rows += [
+            {"seed": seed, "source": source, "target": name, "error": target_error(few, test, shots, seed, network)}
+            for name, (few, test) in targets.items()
+        ]
+        tick()
+    return rows
+
+
+def transfer_distances(seed: int) -> dict[tuple[str, str], tuple[float, float]]:
+    """``{(source, target): (OTDD, label-agnostic W2)}`` on subsamples."""
+    sources, targets = transfer_sets(seed)
+    size = TRANSFER_DISTANCE_SAMPLES
+    found = {}
+    for source, dataset in sources.items():
+        for name, (_, test) in targets.items():
+            a, b = dataset.select(range(min(size, len(dataset)))), test.select(range(min(size, len(test))))
+            found[source, name] = both(a, b)
+    return found
+
+
+def _halves(name: str, size: int, seed: int) -> tuple[Dataset, Dataset]:
+    split = "all" if name == "digits" else "test"
+    both = original(name, 2 * size, seed, split=split)
+    return both.select(range(size)), both.select(range(size, 2 * size))

@@ -1,0 +1,64 @@
+"""The data sets of the proofs: real ones, and what a known change makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from models.core import sources
+from models.core.dataset import Dataset
+from models.core.inputs import ImageSpec, UInt8
+from models.core.noise import corrupt_labels
+from models.core.outputs import Side
+from models.core.transport.clouds import side
+
+SPEC = ImageSpec(height=28, width=28, channels=1)
+
+
+def original(name: str, count: int, seed: int, split: str = "all") -> Dataset:
+    """``count`` random pictures of a named data set in 28 x 28.
+
+    MNIST's digits lie in the inner 20 x 20; the 8 x 8 digits fill their frame, and are brought to that size first.
+    """
+    dataset = sources.load(name, split)
+    rows = np.random.default_rng(seed).permutation(len(dataset))[:count]
+    chosen = dataset.select(rows)
+    if name != "digits-8x8":
+        return replace(chosen, inputs=chosen.images(SPEC))
+    inner = chosen.images(ImageSpec(height=20, width=20, channels=1))
+    return replace(chosen, inputs=np.pad(inner, ((0, 0), (4, 4), (4, 4), (0, 0))))
+
+
+def rotated(dataset: Dataset, degrees: float) -> Dataset:
+    """Every picture turned about its centre, on black."""
+    return _mapped(dataset, lambda p: p.rotate(degrees, Image.Resampling.BILINEAR), f"rotated {degrees:g}")
+
+
+def blurred(dataset: Dataset, radius: float = 2.0) -> Dataset:
+    """Every picture under a Gaussian blur."""
+    return _mapped(dataset, lambda p: p.filter(ImageFilter.GaussianBlur(radius)), "blurred")
+
+
+def inverted(dataset: Dataset) -> Dataset:
+    """Black for white."""
+    return replace(dataset, inputs=255 - dataset.images(SPEC), name=f"{dataset.name}, inverted")
+
+
+def relabelled(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """A share of the labels replaced by random other ones."""
+    labels = corrupt_labels(dataset.require_labels(), len(dataset.class_names), kind="uniform", rate=share, seed=seed)
+    return replace(dataset, labels=labels, name=f"{dataset.name}, {share:.0%} wrong labels")
+
+
+def cloud(dataset: Dataset) -> Side:
+    """The data set as one side of a distance."""
+    return side(dataset, SPEC)
+
+
+def _mapped(dataset: Dataset, change: Callable[[Image.Image], Image.Image], what: str) -> Dataset:
+    pictures: UInt8 = dataset.images(SPEC)
+    changed = np.stack([np.asarray(change(Image.fromarray(p[:, :, 0]))) for p in pictures])[..., None]
+    return replace(dataset, inputs=changed, name=f"{dataset.name}, {what}")
