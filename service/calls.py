@@ -8,7 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from models.core.outputs import Sides
 from models.core.versions import Version
+
+CALLS_PER_REPLICA = 16
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,14 @@ class Reply:
         failure: why nothing could be predicted.
         seconds: spent predicting.
         load_seconds: spent loading the version, told once by each replica.
+        evicted: ids of versions that made room since the last reply.
     """
 
     outputs: Any = field(default_factory=list)
     failure: str | None = None
     seconds: float = 0.0
     load_seconds: float | None = None
+    evicted: tuple[str, ...] = ()
 
 
 class CallFailedError(RuntimeError):
@@ -72,15 +77,19 @@ def stack(inputs: Sequence[Any]) -> Any:
     return list(inputs)
 
 
+COUPLING_ENTRY_BYTES = 24
+
+
 def payload_bytes(inputs: Any) -> int:
-    """Size of the arrays and texts in ``inputs``, to choose how they travel."""
+    """Size of what travels, to choose how: arrays and texts, or the couplings asked for where they are larger."""
     if isinstance(inputs, np.ndarray):
         return inputs.nbytes
-    total = 0
-    for item in inputs:
-        if isinstance(item, str):
-            total += len(item)
-        else:
-            total += sum(getattr(getattr(item, side, None), "points", np.empty(0)).nbytes for side in ("a", "b"))
-            total += getattr(getattr(item, "cost", None), "nbytes", 0)
-    return total
+    return sum(_item_bytes(item) for item in inputs)
+
+
+def _item_bytes(item: Any) -> int:
+    if isinstance(item, Sides):
+        n, m = len(item.a.points), len(item.b.points)
+        sent = item.a.points.nbytes + item.b.points.nbytes + (0 if item.cost is None else item.cost.nbytes)
+        return max(sent, n * m * COUPLING_ENTRY_BYTES if item.return_coupling else 0)
+    return len(item) if isinstance(item, str) else int(getattr(item, "nbytes", 0))

@@ -56,6 +56,7 @@ class _Line:
 
     model: str
     max_batch: int
+    most_calls: int
     waiting: OrderedDict[bytes, deque[_Piece]] = field(default_factory=OrderedDict)
     items: int = 0
     calls: dict[asyncio.Task[None], list[_Piece]] = field(default_factory=dict)
@@ -90,7 +91,8 @@ class Coalescer:
 
     Args:
         send: performs one call: model id, parameters, items -> one output an item, in order.
-        calls_in_flight: calls in flight for one model; two keep a replica busy while the next batch is gathered.
+        calls_in_flight: calls in flight for one model and replica; two keep a replica busy while the next batch is
+            gathered.
         queue_limit: items that may wait for one model.
     """
 
@@ -100,7 +102,9 @@ class Coalescer:
         self._queue_limit = queue_limit
         self._lines: dict[str, _Line] = {}
 
-    async def submit(self, model: str, params: bytes, items: Sequence[Any], max_batch: int) -> list[Any]:
+    async def submit(
+        self, model: str, params: bytes, items: Sequence[Any], max_batch: int, replicas: int = 1
+    ) -> list[Any]:
         """One output an item of ``items``, in order.
 
         A caller that is cancelled leaves the queue at once; a call that nobody waits for any more is cancelled.
@@ -108,12 +112,15 @@ class Coalescer:
         Args:
             params: what the items of one batch must have in common.
             max_batch: items in one call at most.
+            replicas: how many replicas the model's calls can go to.
 
         Raises:
             OverloadedError: the queue is full; nothing was queued.
             Exception: what the call of any of the items raised.
         """
-        line = self._lines.setdefault(model, _Line(model, max_batch))
+        line = self._lines.get(model)
+        if line is None:
+            line = self._lines[model] = _Line(model, max_batch, self._calls_in_flight * replicas)
         if line.items >= self._queue_limit:
             raise OverloadedError(math.ceil(line.items * line.seconds_per_item))
         ticket = _Ticket(asyncio.get_running_loop().create_future(), [None] * len(items), len(items))
@@ -146,7 +153,7 @@ class Coalescer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _pump(self, line: _Line) -> None:
-        while line.waiting and len(line.calls) < self._calls_in_flight:
+        while line.waiting and len(line.calls) < line.most_calls:
             params, pieces = line.gather()
             task = asyncio.get_running_loop().create_task(self._perform(line, params, pieces))
             line.calls[task] = pieces
@@ -158,7 +165,7 @@ class Coalescer:
         outputs = await self._send(line.model, params, items)
         if len(outputs) != len(items):
             raise RuntimeError(f"{line.model} gave {len(outputs)} outputs for {len(items)} inputs")
-        spent = (time.perf_counter() - started) / (len(items) * self._calls_in_flight)
+        spent = (time.perf_counter() - started) / (len(items) * line.most_calls)
         line.seconds_per_item += 0.2 * (spent - line.seconds_per_item)
         position = 0
         for piece in pieces:

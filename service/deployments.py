@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TextIO
 
 from models.core.registry import MethodEntry, Registry
+from service import logs
+from service.calls import CALLS_PER_REPLICA
 from service.settings import Settings
 
 POOL = "pool"
@@ -28,7 +31,6 @@ FLAGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "OMP_NUM_THREADS": "1",
 }
-CALLS_PER_REPLICA = 16
 
 
 def prepare_environment() -> None:
@@ -43,6 +45,27 @@ def deployment_of(entry: MethodEntry, settings: Settings) -> str:
     return entry.slug if placement == "dedicated" else POOL
 
 
+def replicas_of(entry: MethodEntry, settings: Settings) -> int:
+    """How many replicas a method can have at most."""
+    return settings.replicas if deployment_of(entry, settings) == POOL else settings.max_replicas
+
+
+def _for_replicas(settings: Settings) -> str:
+    """Settings as JSON for processes with another working directory, without what is not theirs to know."""
+    roots = os.pathsep.join(str(root.resolve()) for root in settings.method_roots)
+    update = {"home": settings.home.resolve(), "methods_path": roots, "api_keys": "", "redis_url": None}
+    return settings.model_copy(update=update).model_dump_json()
+
+
+def _log_stream(settings: Settings) -> TextIO:
+    """Where replicas log: beside the gateway's log on one machine, as Ray's own folder goes with Ray."""
+    if settings.ray_address != "local":
+        return sys.stderr
+    path = settings.home / "logs" / "replicas.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", buffering=1, encoding="utf-8")
+
+
 def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
     """The Serve applications by name: the pool, and each dedicated method's own."""
     from ray import serve
@@ -50,22 +73,25 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
     class Replica:
         """Hosts versions; all of the work is :class:`service.host.ModelHost`'s."""
 
-        def __init__(self, settings_json: str, threads: int) -> None:
+        def __init__(self, settings_json: str) -> None:
             from service.host import ModelHost
 
-            self._host = ModelHost(Settings.model_validate_json(settings_json))
-            self._threads = ThreadPoolExecutor(threads, thread_name_prefix="predict")
+            own = Settings.model_validate_json(settings_json)
+            logs.configure(own, _log_stream(own))
+            self._host = ModelHost(own)
+            # As many threads as calls: a slow method or a version that loads must not hold up the others.
+            self._threads = ThreadPoolExecutor(CALLS_PER_REPLICA, thread_name_prefix="predict")
 
         @serve.multiplexed(max_num_models_per_replica=settings.models_per_replica)  # type: ignore[untyped-decorator]
         async def load(self, model: str) -> str:
             """Note that ``model`` lives here, so that Serve prefers this replica for its calls."""
             return model
 
-        async def predict(self, model: str, params: bytes, inputs: Any) -> Any:
+        async def predict(self, model: str, revision: float, params: bytes, inputs: Any) -> Any:
             """Perform one call in a thread, so that Serve's loop answers health checks meanwhile."""
             await self.load(model)
             return await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._host.call, model, params, inputs
+                self._threads, self._host.call, model, revision, params, inputs
             )
 
     def application(name: str, **options: Any) -> Any:
@@ -79,13 +105,14 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
             ray_actor_options={"num_cpus": 0, "num_gpus": settings.num_gpus},
             **options,
         )
-        return deployment.bind(settings.model_dump_json(), settings.calls_in_flight + 2)
+        return deployment.bind(_for_replicas(settings))
 
     own = {name for entry in registry.values() if (name := deployment_of(entry, settings)) != POOL}
     scaling = {
         "min_replicas": 0,
         "initial_replicas": 0,
         "max_replicas": settings.max_replicas,
+        "target_ongoing_requests": settings.calls_in_flight,
         "upscale_delay_s": 0,
         "downscale_to_zero_delay_s": 600,
     }

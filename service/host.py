@@ -29,6 +29,8 @@ from service.settings import Settings
 
 log = structlog.get_logger("deepnight.host")
 
+MOST_DEFECTS = 24
+
 
 @dataclass
 class Loaded:
@@ -36,7 +38,8 @@ class Loaded:
 
     entry: MethodEntry
     method: Method[Any, Any]
-    seconds: float
+    revision: float
+    seconds: float = 0.0
     reported: bool = False
     params: dict[bytes, BaseModel] = field(default_factory=dict)
 
@@ -64,49 +67,70 @@ class ModelHost:
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
         self._lock = threading.Lock()
         self._loading: dict[str, threading.Lock] = {}
+        self._evicted: list[str] = []
 
-    def call(self, model: str, params: bytes, inputs: Any) -> Reply:
+    def call(self, model: str, revision: float, params: bytes, inputs: Any) -> Reply:
         """Predict one batch; what fails is told in the reply, item by item where that is possible."""
         try:
-            loaded = self.get(model)
-        except (CheckpointError, UnknownMethodError, UnknownVersionError, ValueError) as error:
+            loaded = self.get(model, revision)
+        except (CheckpointError, UnknownMethodError, UnknownVersionError) as error:
             return Reply(failure=f"it cannot be loaded: {error}")
+        except Exception:
+            log.exception("loading failed", model=model)
+            return Reply(failure="it cannot be loaded")
         started = time.perf_counter()
         outputs = self._predict(loaded, inputs, loaded.parse(params))
         seconds = time.perf_counter() - started
         load_seconds, loaded.reported = (None if loaded.reported else loaded.seconds), True
-        return Reply(_pack(outputs), seconds=seconds, load_seconds=load_seconds)
+        return Reply(_pack(outputs), seconds=seconds, load_seconds=load_seconds, evicted=self._take_evicted())
 
-    def get(self, model: str) -> Loaded:
+    def get(self, model: str, revision: float) -> Loaded:
         """The version ``model`` (``slug@version``), loaded and warm.
+
+        Args:
+            revision: when the version was made, at least: a name can be deleted and given again.
 
         Raises:
             CheckpointError: its checkpoint is damaged.
             UnknownMethodError, UnknownVersionError: there is none.
         """
         with self._lock:
-            if model in self._loaded:
-                self._loaded.move_to_end(model)
-                return self._loaded[model]
+            found = self._find(model, revision)
+            if found is not None:
+                return found
             loading = self._loading.setdefault(model, threading.Lock())
         with loading:
             with self._lock:
-                if model in self._loaded:
-                    return self._loaded[model]
-            loaded = self._load(model)
-            with self._lock:
-                self._loaded[model] = loaded
-                self._loading.pop(model, None)
-                while len(self._loaded) > self._capacity:
-                    self._loaded.popitem(last=False)
+                found = self._find(model, revision)
+            return found or self._keep(model, self._load(model))
+
+    def _find(self, model: str, revision: float) -> Loaded | None:
+        found = self._loaded.get(model)
+        if found is None or found.revision < revision:
+            return None
+        self._loaded.move_to_end(model)
+        return found
+
+    def _keep(self, model: str, loaded: Loaded) -> Loaded:
+        with self._lock:
+            self._loaded[model] = loaded
+            self._loaded.move_to_end(model)
+            self._loading.pop(model, None)
+            while len(self._loaded) > self._capacity:
+                self._evicted.append(self._loaded.popitem(last=False)[0])
         return loaded
+
+    def _take_evicted(self) -> tuple[str, ...]:
+        with self._lock:
+            evicted, self._evicted = self._evicted, []
+            return tuple(model for model in evicted if model not in self._loaded)
 
     def _load(self, model: str) -> Loaded:
         started = time.perf_counter()
         version = self._versions.resolve(model)
         checkpoint = self._versions.checkpoint(version)
         method = version.entry.method.load(checkpoint, self._device)
-        loaded = Loaded(version.entry, method, 0.0)
+        loaded = Loaded(version.entry, method, version.record.created_at)
         example = _example(checkpoint.config.input)
         if example is not None:
             self._run(loaded, example, version.entry.params())
@@ -119,19 +143,32 @@ class ModelHost:
             return loaded.method.predict(inputs, params)
 
     def _predict(self, loaded: Loaded, inputs: Any, params: BaseModel) -> Sequence[Any]:
-        """Predict, and when the batch fails, its halves: a bad item fails alone."""
-        try:
-            return self._run(loaded, inputs, params)
-        except (MethodError, InputError) as error:
-            if len(inputs) == 1:
-                return [Refused(str(error))]
-        except Exception:
-            if len(inputs) == 1:
-                log.exception("prediction failed", model=loaded.entry.slug)
-                return [Failed("the method failed on this input")]
-        half = len(inputs) // 2
-        first = self._predict(loaded, inputs[:half], params)
-        return [*first, *self._predict(loaded, inputs[half:], params)]
+        """Predict, and when the batch fails, its halves: a bad item fails alone.
+
+        A method that is broken as a whole is not asked about every item: enough defects end the search.
+        """
+        parts, outputs, defects = [inputs], list[Any](), 0
+        while parts:
+            part = parts.pop()
+            try:
+                found = self._run(loaded, part, params)
+                if part is inputs:
+                    return found
+                outputs.extend(found)
+                continue
+            except (MethodError, InputError) as error:
+                if len(part) == 1:
+                    outputs.append(Refused(str(error)))
+                    continue
+            except Exception:
+                defects += 1
+                if len(part) == 1 or defects > MOST_DEFECTS:
+                    log.exception("prediction failed", model=loaded.entry.slug, inputs=len(part))
+                    outputs.extend([Failed("the method failed on this input")] * len(part))
+                    continue
+            half = len(part) // 2
+            parts += [part[half:], part[:half]]
+        return outputs
 
 
 def _example(spec: InputSpec) -> Any:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from models.core.versions import Version, Versions
 from service.calls import Backend, CallFailedError, Failed, Refused, stack
 from service.coalescer import Coalescer, OverloadedError
+from service.deployments import replicas_of
 from service.inprocess import InProcessBackend
 from service.metrics import Metrics
 from service.raybackend import RayBackend
@@ -78,13 +79,14 @@ class Inference:
         )
         self._coalescer = Coalescer(
             self._call,
-            calls_in_flight=settings.calls_in_flight * settings.replicas,
+            calls_in_flight=settings.calls_in_flight,
             queue_limit=settings.queue_limit,
         )
         self._started: asyncio.Task[None] | None = None
         self._versions: dict[str, Version] = {}
         self._states: dict[str, str] = {}
         self._defaults: dict[str, bytes] = {}
+        self._early = 0
 
     async def start(self) -> None:
         """Begin to make the backend ready; returns at once."""
@@ -118,7 +120,7 @@ class Inference:
 
         Raises:
             OverloadedError: too many inputs wait for the model.
-            NotReadyError: the backend is not there by the deadline.
+            NotReadyError: the backend is not there by the deadline, or too many inputs wait for it already.
             DeadlineError: the outputs are not there by the deadline; the work is cancelled.
             InputFailedError: the model refuses inputs.
             ModelFailedError: the model cannot answer.
@@ -126,12 +128,16 @@ class Inference:
         started, outcome = time.perf_counter(), "failed"
         try:
             if not self.ready():
-                await self._wait_ready(deadline)
+                await self._wait_ready(deadline, len(inputs))
             self._versions[version.id] = version
             remaining = deadline - time.monotonic()
             async with asyncio.timeout(remaining):
                 outputs = await self._coalescer.submit(
-                    version.id, self._encode(version, params), inputs, version.entry.card.max_batch
+                    version.id,
+                    self._encode(version, params),
+                    inputs,
+                    version.entry.card.max_batch,
+                    replicas_of(version.entry, self._settings),
                 )
             refused = [(i, output.message) for i, output in enumerate(outputs) if type(output) is Refused]
             if refused:
@@ -169,10 +175,15 @@ class Inference:
             self._defaults[slug] = params.model_dump_json().encode()
         return self._defaults[slug]
 
-    async def _wait_ready(self, deadline: float) -> None:
-        if self._started is None:
+    async def _wait_ready(self, deadline: float, inputs: int) -> None:
+        """Wait for the backend's start, no more inputs than may wait for a model."""
+        if self._started is None or self._early >= self._settings.queue_limit:
             raise NotReadyError(2)
-        await asyncio.wait({self._started}, timeout=max(0.0, deadline - time.monotonic()))
+        self._early += inputs
+        try:
+            await asyncio.wait({self._started}, timeout=max(0.0, deadline - time.monotonic()))
+        finally:
+            self._early -= inputs
         if not self.ready():
             raise NotReadyError(5)
 
@@ -190,6 +201,7 @@ class Inference:
         if reply.load_seconds is not None:
             self._metrics.model_load.labels(model).observe(reply.load_seconds)
         self._states[model] = "ready" if reply.failure is None else "failed"
+        self._states.update(dict.fromkeys(reply.evicted, "cold"))
         if reply.failure is not None:
             raise CallFailedError(reply.failure)
         outputs: Sequence[Any] = reply.outputs

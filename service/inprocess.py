@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from models.core.versions import Version
-from service.calls import Reply
+from service.calls import CALLS_PER_REPLICA, Reply
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class InProcessBackend:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="predict")
+        self._threads = ThreadPoolExecutor(CALLS_PER_REPLICA, thread_name_prefix="predict")
         self._host: ModelHost | None = None
 
     async def start(self) -> None:
@@ -34,7 +34,7 @@ class InProcessBackend:
         """Run the call in a thread."""
         assert self._host is not None
         return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._host.call, version.id, params, inputs
+            self._threads, self._host.call, version.id, version.record.created_at, params, inputs
         )
 
     def _make_host(self) -> ModelHost:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 import structlog
@@ -12,9 +12,14 @@ import structlog
 from service.settings import Settings
 
 
-def configure(settings: Settings) -> None:
-    """Send structlog's and the standard library's records to stderr in the format that ``settings`` asks for."""
-    pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and sys.stderr.isatty())
+def configure(settings: Settings, stream: TextIO | None = None) -> None:
+    """Send structlog's and the standard library's records to ``stream`` in the format that ``settings`` asks for.
+
+    Args:
+        stream: stderr by default.
+    """
+    stream = stream or sys.stderr
+    pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and stream.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -25,18 +30,18 @@ def configure(settings: Settings) -> None:
         structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     )
     ending: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if pretty
         else [tracebacks, structlog.processors.JSONRenderer(serializer=_dumps)]
     )
     # Own records do not pass through `logging`, which would cost more than the rest of a small request.
     structlog.configure(
         processors=[*shared, *ending],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

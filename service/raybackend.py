@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from typing import Any
 
 import structlog
@@ -60,7 +61,7 @@ class RayBackend:
         if payload_bytes(inputs) > BY_REFERENCE_BYTES:
             handle = handle.options(_by_reference=True)
         for attempt in range(RETRIES + 1):
-            response = handle.remote(version.id, params, inputs)
+            response = handle.remote(version.id, version.record.created_at, params, inputs)
             try:
                 reply: Reply = await response
             except asyncio.CancelledError:
@@ -89,14 +90,33 @@ class RayBackend:
         self._runtime.start()
         if not self._runtime.owned:
             return
+        self._runtime.perform(self._run_applications)
+        while not self._runtime.perform(_running):
+            time.sleep(0.05)
+
+    def _run_applications(self) -> None:
         from ray import serve
         from ray.serve.api import RunTarget
 
         serve.start(proxy_location="Disabled")
         applications = deployments.applications(self._registry, self._settings)
-        serve.run_many(
-            [RunTarget(target=target, name=name, route_prefix=None) for name, target in applications.items()]
-        )
+        targets = [RunTarget(target=target, name=name, route_prefix=None) for name, target in applications.items()]
+        serve.run_many(targets, wait_for_applications_running=False)
+
+
+def _running() -> bool:
+    """Whether every application runs.
+
+    Raises:
+        RuntimeError: one cannot be deployed; says why.
+    """
+    from ray import serve
+
+    states = serve.status().applications
+    for name, state in states.items():
+        if state.status == "DEPLOY_FAILED":
+            raise RuntimeError(f"{name} cannot be deployed: {state.message}")
+    return all(state.status == "RUNNING" for state in states.values())
 
 
 def _take_back_sigterm() -> None:

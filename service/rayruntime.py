@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from service import deployments
 from service.settings import Settings
@@ -16,16 +19,39 @@ NOTE = "ray-folder"
 PREFIX = "dnray-"
 
 
+T = TypeVar("T")
+
+
+class RayEndedError(RuntimeError):
+    """Ray was stopped while something was still to be started on it."""
+
+
 class RayRuntime:
     """This process's connection to Ray. Inside a replica, where Ray is there already, it does nothing."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._folder: Path | None = None
+        self._busy = threading.Lock()
+        self._ended = False
         self.owned = False
 
     def start(self) -> None:
         """Start a local Ray or join the cluster of ``settings.ray_address``; takes some ten seconds."""
+        self.perform(self._start)
+
+    def perform(self, step: Callable[[], T]) -> T:
+        """Do something with Ray that :meth:`stop` must wait for.
+
+        Raises:
+            RayEndedError: it was stopped; Ray's functions would start another one.
+        """
+        with self._busy:
+            if self._ended:
+                raise RayEndedError
+            return step()
+
+    def _start(self) -> None:
         deployments.prepare_environment()
         import ray
 
@@ -48,7 +74,12 @@ class RayRuntime:
         )
 
     def stop(self) -> None:
-        """End the local Ray, or leave the cluster as it is."""
+        """End the local Ray, or leave the cluster as it is; the step that is being done is waited for."""
+        self._ended = True
+        with self._busy:
+            self._stop()
+
+    def _stop(self) -> None:
         import ray
         from ray import serve
 

@@ -45,6 +45,9 @@ class Method(ABC, Generic[ParamsT, ConfigT]):
     def predict(self, inputs: Any, params: ParamsT) -> Sequence[Any]:
         """One output an input, in order, computed as one batch; no side effects.
 
+        Several threads may be in here at once; an exception fails the half of the batch that raises it, then its
+        halves, down to the single input.
+
         ``inputs`` is uint8 ``(N, H, W, C)``, float32 ``(N, D)``, a list of strings, or a list of
         :class:`models.core.outputs.Sides`, as the checkpoint's input spec says.
         """

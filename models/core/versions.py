@@ -99,7 +99,7 @@ class Versions:
         prefix = self._prefix(version.entry.slug, version.name)
         local = self._store.local_path(prefix)
         if local is None:
-            local = self._cache / prefix
+            local = self._cache / str(version.record.created_at) / prefix  # a deleted name can be given again
             for name in (WEIGHTS, FIGURES, CONFIG):
                 if not (local / name).exists() and self._store.exists(f"{prefix}/{name}"):
                     self._store.get_file(f"{prefix}/{name}", local / name)

@@ -168,6 +168,23 @@ def test_little_load_is_sent_at_once_and_much_load_in_batches():
     asyncio.run(run())
 
 
+def test_more_replicas_take_more_calls():
+    async def run():
+        player = Player()
+        tasks = [
+            asyncio.ensure_future(player.coalescer.submit("a", b"p", [("a", b"p", i)], BATCH, replicas=3))
+            for i in range(12)
+        ]
+        await settle()
+        assert [size for *_, size in player.replica.batches] == [1] * CALLS * 3
+        while player.replica.open:
+            player.replica.answer(0)
+            await settle()
+        assert all(task.result() for task in tasks)
+
+    asyncio.run(run())
+
+
 def test_a_full_queue_refuses_at_once_with_an_estimate():
     async def run():
         player = Player()

@@ -1,6 +1,7 @@
 """Inference on the in-process backend with a small method whose speed and failures the test commands."""
 
 import asyncio
+import io
 import time
 
 import numpy as np
@@ -9,6 +10,9 @@ import torch
 
 from models.core.checkpoint import WEIGHTS, Checkpoint, CheckpointConfig
 from models.core.inputs import VectorSpec
+from models.core.outputs import Side, Sides
+from service import logs
+from service.calls import payload_bytes
 from service.inference import (
     DeadlineError,
     Inference,
@@ -53,8 +57,12 @@ class Obedient(Method):
 
     @classmethod
     def load(cls, checkpoint, device):
-        checkpoint.tensors(device)
-        return cls()
+        tensors = checkpoint.tensors(device)
+        if "broken" in tensors:
+            raise OSError("/a/path/of/ours")
+        method = cls()
+        method.factor = tensors["factor"].item()
+        return method
 
     def predict(self, inputs, params):
         self.batches.append(len(inputs))
@@ -63,7 +71,7 @@ class Obedient(Method):
             raise MethodError("minus one is refused")
         if (inputs[:, 0] == -2).any():
             raise ZeroDivisionError("a defect")
-        return np.asarray(inputs) * 2
+        return np.asarray(inputs) * np.float32(self.factor)
 
     @classmethod
     def evaluate(cls, checkpoint, run, dataset=None):
@@ -79,7 +87,7 @@ def methods(tmp_path_factory):
     for name, text in (("card.toml", CARD), ("schema.py", SCHEMA), ("method.py", METHOD)):
         (folder / name).write_text(text)
     config = CheckpointConfig(method="obedient", input=VectorSpec(size=2))
-    Checkpoint.write(folder / "weights", config, {"unused": torch.zeros(1)})
+    Checkpoint.write(folder / "weights", config, {"factor": torch.tensor(2.0)})
     return root
 
 
@@ -94,6 +102,13 @@ class Harness:
         parsed = self.version.entry.params(**params) if params else self.version.entry.default_params
         deadline = time.monotonic() + wait
         return await self.inference.predict(version or self.version, inputs, parsed, deadline=deadline)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def configured_logs():
+    logs.configure(Settings(log_format="json"), io.StringIO())
+    yield
+    logs.configure(Settings())
 
 
 def run(methods, home, scenario, **settings):
@@ -189,6 +204,68 @@ def test_a_damaged_version_is_failed_and_harms_no_other(methods, tmp_path):
     run(methods, tmp_path, scenario)
 
 
+def written(folder, **tensors):
+    config = CheckpointConfig(method="obedient", input=VectorSpec(size=2))
+    Checkpoint.write(folder, config, {name: torch.tensor(value) for name, value in tensors.items()})
+    return folder
+
+
+def test_a_version_that_fails_to_load_is_failed_and_says_nothing_of_ours(methods, tmp_path):
+    async def scenario(h):
+        broken = h.services.versions.publish("obedient", "broken", written(tmp_path / "w", broken=1.0), owner="me")
+        with pytest.raises(ModelFailedError) as caught:
+            await h.ask(1, version=broken)
+        assert "path" not in str(caught.value)
+        assert h.inference.states() == {"obedient@broken": "failed"}
+
+    run(methods, tmp_path, scenario)
+
+
+def test_a_name_given_again_means_the_new_version(methods, tmp_path):
+    async def scenario(h):
+        versions = h.services.versions
+        first = versions.publish("obedient", "again", written(tmp_path / "a", factor=3.0), owner="me")
+        assert (await h.ask(1, version=first))[0][0] == 3
+        versions.delete(first)
+        second = versions.publish("obedient", "again", written(tmp_path / "b", factor=5.0), owner="me")
+        assert (await h.ask(1, version=second))[0][0] == 5
+
+    run(methods, tmp_path, scenario)
+
+
+def test_a_method_that_is_broken_as_a_whole_is_not_asked_about_every_input(methods, tmp_path):
+    async def scenario(h):
+        await h.ask(0)
+        batches = h.version.entry.method.batches
+        batches.clear()
+        inputs = np.full((512, 2), -2, dtype=np.float32)
+        reply = h.inference._backend._host.call(h.version.id, 0.0, b"{}", inputs)
+        assert len(reply.outputs) == 512
+        assert {type(output).__name__ for output in reply.outputs} == {"Failed"}
+        assert len(batches) < 64
+        inputs[1:] = 1
+        reply = h.inference._backend._host.call(h.version.id, 0.0, b"{}", inputs)
+        assert type(reply.outputs[0]).__name__ == "Failed"
+        assert all(output[0] == 2 for output in reply.outputs[1:])
+
+    run(methods, tmp_path, scenario)
+
+
+def test_a_busy_model_leaves_threads_for_another(methods, tmp_path):
+    async def scenario(h):
+        source = methods / "obedient" / "weights"
+        slow = [h.services.versions.publish("obedient", f"slow{i}", source, owner="me") for i in range(3)]
+        await asyncio.gather(h.ask(0), *(h.ask(0, version=version) for version in slow))
+        held = [asyncio.ensure_future(h.ask(i, version=v, seconds=1.0)) for v in slow for i in range(4)]
+        await asyncio.sleep(0.05)
+        started = time.monotonic()
+        await h.ask(1)
+        assert time.monotonic() - started < 0.5
+        await asyncio.gather(*held)
+
+    run(methods, tmp_path, scenario)
+
+
 def test_versions_beyond_the_capacity_take_turns(methods, tmp_path):
     async def scenario(h):
         source = methods / "obedient" / "weights"
@@ -197,6 +274,7 @@ def test_versions_beyond_the_capacity_take_turns(methods, tmp_path):
             for version in published:
                 assert (await h.ask(3, version=version))[0][0] == 6
         assert len(h.inference._backend._host._loaded) == 2
+        assert sorted(h.inference.states().values()) == ["cold", "cold", "ready", "ready"]
 
     run(methods, tmp_path, scenario, models_per_replica=2)
 
@@ -211,3 +289,22 @@ def test_before_the_start_it_is_not_ready(methods, tmp_path):
             await Harness(services).ask(1, wait=0.1)
 
     asyncio.run(scenario())
+
+
+def test_a_burst_on_a_backend_that_starts_is_bounded(methods, tmp_path):
+    async def scenario(h):
+        asked = [asyncio.ensure_future(h.ask(i)) for i in range(20)]
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        assert sum(isinstance(answer, NotReadyError) for answer in done) == 12
+        assert sum(isinstance(answer, list) for answer in done) == 8
+
+    run(methods, tmp_path, scenario, queue_limit=8)
+
+
+def test_what_is_large_or_has_a_large_answer_travels_by_reference():
+    side = Side(np.zeros((2000, 2)))
+    asked = Sides(side, side, return_coupling=True)
+    assert payload_bytes([Sides(side, side)]) == 2 * 2000 * 2 * 8
+    assert payload_bytes([asked, asked]) == 2 * 2000 * 2000 * 24
+    assert payload_bytes(np.zeros((3, 28, 28, 1), dtype=np.uint8)) == 3 * 784
+    assert payload_bytes(["ab", "c"]) == 3
