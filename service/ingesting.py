@@ -15,7 +15,7 @@ from models.core.datasets import DatasetOptions, DatasetRecord
 from models.core.datasets.ingest import IngestAnswer, IngestTask
 from models.core.store import StoreFullError
 from service.problems import FieldError, Problem, unavailable
-from service.services import Services, dataset_limits
+from service.services import Services
 from service.uploads import Upload
 
 log = structlog.get_logger("deepnight.datasets")
@@ -60,7 +60,7 @@ def _task(services: Services, owner: str) -> IngestTask:
     return IngestTask(
         store=settings.store,
         cache=services.datasets.cache,
-        limits=dataset_limits(settings),
+        limits=settings.dataset_limits,
         parent=os.getpid(),
         owner=owner,
         options=DatasetOptions(),

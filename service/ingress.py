@@ -79,7 +79,7 @@ def main() -> int:
         deploy(settings)
         stopped.wait()
     finally:
-        runtime.stop()
+        runtime.stop(proxied=True)
     return 0
 
 

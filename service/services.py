@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from models.core.datasets import DatasetStore
-from models.core.datasets.options import Limits
 from models.core.registry import Registry
 from models.core.store import BlobStore
 from models.core.versions import Versions
@@ -41,15 +40,6 @@ async def get_services(request: Request) -> Services:
     return services
 
 
-def dataset_limits(settings: Settings) -> Limits:
-    """What an uploaded file may cost."""
-    return Limits(
-        decompressed_bytes=settings.max_decompressed_bytes,
-        pixels=settings.max_pixels,
-        text_characters=settings.max_text_characters,
-    )
-
-
 def make_services(settings: Settings, metrics: Metrics) -> Services:
     """The services that ``settings`` describe; nothing is contacted yet."""
     registry = Registry(*settings.method_roots)
@@ -62,7 +52,7 @@ def make_services(settings: Settings, metrics: Metrics) -> Services:
         versions=versions,
         catalog=Catalog(versions),
         store=store,
-        datasets=DatasetStore(store, cache, dataset_limits(settings)),
+        datasets=DatasetStore(store, cache, settings.dataset_limits),
         jobs=JobsClient(settings.redis_url or "redis://127.0.0.1:6379/0", settings),
         inference=Inference(settings, versions, metrics),
         keys=KeyStore(store),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from models.core.datasets.options import Limits
 
 
 class Settings(BaseSettings):
@@ -64,6 +67,17 @@ class Settings(BaseSettings):
     def method_roots(self) -> tuple[Path, ...]:
         """Extra folders of methods."""
         return tuple(Path(part) for part in self.methods_path.split(os.pathsep) if part)
+
+    @cached_property
+    def dataset_limits(self) -> Limits:
+        """What an uploaded file may cost."""
+        from models.core.datasets.options import Limits
+
+        return Limits(
+            decompressed_bytes=self.max_decompressed_bytes,
+            pixels=self.max_pixels,
+            text_characters=self.max_text_characters,
+        )
 
     @property
     def loopback(self) -> bool:

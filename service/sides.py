@@ -45,17 +45,15 @@ def count_pairs(body: DistanceRequest, reader: Reader) -> int:
 
 
 def _count(side: SideInput, reader: Reader, where: str) -> int:
+    _check(side, where)
     if side.dataset is not None:
         return reader.size(side.dataset, f"{where}/dataset")
     return len(_rows(side.points)) if isinstance(side.points, list | dict) else 0
 
 
 def _side(side: SideInput, reader: Reader, where: str) -> Side:
-    if (side.points is None) == (side.dataset is None):
-        raise _invalid(where, "give either `points` or `dataset`")
+    _check(side, where)
     if side.dataset is not None:
-        if side.weights is not None or side.labels is not None:
-            raise _invalid(where, "`weights` and `labels` go with `points`, not with `dataset`")
         return _stored(reader.dataset(side.dataset, f"{where}/dataset"), f"{where}/dataset")
     points = _matrix(_rows(side.points), f"{where}/points")
     weights = None if side.weights is None else _weights(side.weights, len(points), f"{where}/weights")
@@ -65,6 +63,13 @@ def _side(side: SideInput, reader: Reader, where: str) -> Side:
         raise _invalid(f"{where}/labels", f"expected {len(points)} labels, got {len(side.labels)}")
     names, labels = np.unique([str(label) for label in side.labels], return_inverse=True)
     return Side(points, weights, labels.astype(np.int64), [str(name) for name in names])
+
+
+def _check(side: SideInput, where: str) -> None:
+    if (side.points is None) == (side.dataset is None):
+        raise _invalid(where, "give either `points` or `dataset`")
+    if side.dataset is not None and (side.weights is not None or side.labels is not None):
+        raise _invalid(where, "`weights` and `labels` go with `points`, not with `dataset`")
 
 
 def _stored(dataset: Dataset, where: str) -> Side:

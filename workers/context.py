@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
-from models.core.datasets import DatasetStore, Limits
+from models.core.datasets import DatasetStore
 from models.core.jobs import JobContext
 from models.core.registry import Registry
 from models.core.run import State, read_state, write_state
@@ -64,7 +64,7 @@ class WorkerContext(JobContext):
         cache = settings.home.resolve() / "cache"
         self.versions = Versions(registry, store, cache / "versions")
         self.curves: dict[str, list[tuple[int, float | None]]] = {}
-        self._datasets = DatasetStore(store, cache, _limits(settings))
+        self._datasets = DatasetStore(store, cache, settings.dataset_limits)
         self._store = store
         self._outbox = outbox
         self._state_key = record.state_key
@@ -160,8 +160,9 @@ class WorkerContext(JobContext):
         return self._datasets.file(self.owner, dataset_id)
 
     def register_dataset(self, path: Path, name: str) -> str:
-        """Store a file as a data set of the owner."""
-        record, _ = self._datasets.add(self.owner, path, filename=path.name, name=name)
+        """Store a file as a data set of the owner, read with the options of the job's own where it has one."""
+        options = None if self.dataset_id is None else self._datasets.get(self.owner, self.dataset_id).options
+        record, _ = self._datasets.add(self.owner, path, filename=path.name, name=name, options=options)
         return record.id
 
     def checkpoint(self, model: str) -> Checkpoint:
@@ -201,11 +202,3 @@ class WorkerContext(JobContext):
         """Delete the resume point of a job that has ended."""
         if self._state_key:
             self._store.delete(self._state_key)
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        decompressed_bytes=settings.max_decompressed_bytes,
-        pixels=settings.max_pixels,
-        text_characters=settings.max_text_characters,
-    )
