@@ -35,8 +35,11 @@ class RayBackend:
 
     async def start(self) -> None:
         """Start Ray and Serve in a thread; the handles belong to the running loop."""
-        await asyncio.to_thread(self._deploy)
-        _take_back_sigterm()
+        deploying = asyncio.ensure_future(asyncio.to_thread(self._deploy))
+        while not deploying.done():
+            await asyncio.wait({deploying}, timeout=0.1)
+            _take_back_sigterm()
+        deploying.result()
         from ray import serve
 
         names = {deployments.deployment_of(entry, self._settings) for entry in self._registry.values()}
@@ -121,7 +124,7 @@ def _running() -> bool:
 
 def _take_back_sigterm() -> None:
     """Install this process's own handler again: Ray's prints a stack and aborts the process three seconds later,
-    in the middle of an orderly end.
+    in the middle of an orderly end. It is set somewhere within `ray.init`.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))

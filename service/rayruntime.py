@@ -94,20 +94,26 @@ class RayRuntime:
             serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
         if self._folder is not None:
-            _remove(self._folder)
-            (self._settings.home / NOTE).unlink(missing_ok=True)
+            remove_left_behind(self._settings.home)
 
     def _make_folder(self) -> Path:
         """A short folder for Ray, whose sockets below it must stay under 108 bytes; a killed instance's is removed."""
+        self._settings.home.mkdir(parents=True, exist_ok=True)
+        remove_left_behind(self._settings.home)
         note = self._settings.home / NOTE
-        note.parent.mkdir(parents=True, exist_ok=True)
-        if note.exists():
-            left_behind = Path(note.read_text(encoding="utf-8"))
-            if left_behind.name.startswith(PREFIX):
-                _remove(left_behind)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         note.write_text(str(folder), encoding="utf-8")
         return folder
+
+
+def remove_left_behind(home: Path) -> None:
+    """Remove the Ray folder of a gateway of ``home`` that was killed; its processes must be gone."""
+    note = home / NOTE
+    if note.exists():
+        folder = Path(note.read_text(encoding="utf-8"))
+        if folder.name.startswith(PREFIX):
+            _remove(folder)
+        note.unlink(missing_ok=True)
 
 
 def _remove(folder: Path) -> None:

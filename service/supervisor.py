@@ -29,6 +29,7 @@ from service.preflight import (
     make_home,
 )
 from service.processes import Child, adopt_orphans, end_orphans, reap_orphans
+from service.rayruntime import remove_left_behind
 from service.settings import Settings
 from workers.valkey import EmbeddedValkey, ValkeyError
 
@@ -206,6 +207,7 @@ class Supervisor:
         if self.valkey is not None:
             self.valkey.stop()
         end_orphans(1.0)
+        remove_left_behind(self.home)
         self.say(f"stopped after {time.monotonic() - started:.1f} s; state is kept in {self.home}")
 
 
