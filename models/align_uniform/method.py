@@ -12,7 +12,7 @@ from torch import Tensor
 from models.align_uniform.data import held_out_metrics, image_spec, image_tensor, split_held_out
 from models.align_uniform.network import EmbeddingNetwork, open_network, principal_axes
 from models.align_uniform.schema import Config, Params
-from models.align_uniform.train import Problem, fit, objective
+from models.align_uniform.train import Problem, fit, objective, settle_batch_norms
 from models.core.checkpoint import Checkpoint, CheckpointConfig
 from models.core.dataset import Dataset
 from models.core.encoders import encode, fold_batch_norms
@@ -88,7 +88,8 @@ class AlignUniform(Method[Params, Config]):
         steps = len(images) // min(config.batch_size, len(images)) * config.epochs
         problem = Problem(network, images, lambda x, y, _: _loss(network, x, y, config), measure, steps)
         fit(problem, config, run)
-        run.progress(0.98, "principal axes")
+        run.progress(0.98, "batch norms and principal axes")
+        settle_batch_norms(network, images, config, run)
         set_axes(network, images, run.device)
         values = measure()
         return Checkpoint.write(

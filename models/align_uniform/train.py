@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from models.align_uniform import losses
 from models.align_uniform.schema import Config
@@ -20,6 +22,7 @@ from models.core.training import pack_training, unpack_training
 
 Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, float]]]
 REPORTS = 20
+SETTLING_BATCHES = 32
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,24 @@ def fit(problem: Problem, config: Config, run: Run) -> None:
         if step % interval == 0 and step < problem.total:
             arrays, meta = pack_training({"module": module}, {"optimizer": optimizer}, {"views": views})
             run.save_state(arrays, {**meta, "step": step})
+
+
+def settle_batch_norms(module: nn.Module, images: Tensor, config: Config, run: Run) -> None:
+    """Replace the batch norms' running averages by those of the final weights over 32 batches of views.
+
+    Running averages lag behind by some tens of steps, which is all of a short training.
+    """
+    batch_size = min(config.batch_size, len(images))
+    views = torch.Generator().manual_seed(run.seed)
+
+    def pictures() -> Iterator[Tensor]:
+        for epoch in range(SETTLING_BATCHES):
+            for indices in batches(len(images), batch_size, epoch, run.seed):
+                view = augment(images[indices].to(run.device), policy(config), views)
+                yield view.contiguous(memory_format=torch.channels_last)
+
+    with torch.no_grad():
+        update_bn(islice(pictures(), SETTLING_BATCHES), module)
 
 
 def _resume(run: Run, module: nn.Module, optimizer: torch.optim.Optimizer, views: torch.Generator) -> int:

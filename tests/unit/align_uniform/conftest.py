@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from models.align_uniform.schema import Config
 from models.core.dataset import Dataset
@@ -17,7 +18,8 @@ SLICE = Path(__file__).parents[2] / "data" / "fashion-mnist-600.npz"
 def _one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with threadpool_limits(1):
+        yield
     torch.set_num_threads(before)
 
 

@@ -40,7 +40,9 @@ def test_training_learns_and_reports(entry, fashion, tiny, tmp_path):
     assert "s left" in next(message for _, stage, message in stages if stage == "train")
     assert checkpoint.config.outputs["dimensions"] == 16
     assert checkpoint.config.data_sha256 == fashion.sha256
-    assert {figure.name for figure in checkpoint.figures.figures} == {"L_align", "L_uniform"}
+    found = {figure.name: figure.value for figure in checkpoint.figures.figures}
+    assert 0 < found["L_align"] < 1.5
+    assert found["L_uniform"] < -1.5, "the batch norms' averages of a short training lag behind its weights"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
