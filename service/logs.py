@@ -37,7 +37,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     # Own records do not pass through `logging`, which would cost more than the rest of a small request.
     structlog.configure(
         processors=[*shared, *ending],
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
     )
