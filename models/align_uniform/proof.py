@@ -160,12 +160,20 @@ def _flat(images: Tensor) -> Float32:
 
 
 def rank_correlations(rows: list[Row]) -> dict[str, float]:
-    """Spearman's rho of linear-probe accuracy with L_align, L_uniform and their sum, over rows with a trained head."""
+    """Linear-probe accuracy against L_align, L_uniform and their sum, over rows with a trained head.
+
+    Returns:
+        Spearman's rho with each; ``best_in_corner``: how many of the five most accurate encoders are in the better
+        half by the sum; ``encoders``: how many were compared.
+    """
     chosen = [row for row in rows if row.align is not None and row.group not in ("random encoder", "circle")]
     accuracy = [row.linear for row in chosen]
     found: dict[str, float] = {"encoders": len(chosen)}
     for key in ("align", "uniform", "total"):
         found[key] = float(spearmanr([getattr(row, key) for row in chosen], accuracy).statistic)
+    totals = np.array([row.total for row in chosen], dtype=float)
+    best = np.argsort(accuracy)[-5:]
+    found["best_in_corner"] = float(np.sum(totals[best] <= np.median(totals)))
     return found
 
 

@@ -53,3 +53,4 @@ def test_rank_correlations_leave_untrained_heads_out():
     assert found["encoders"] == 5
     assert found["align"] == pytest.approx(-1)
     assert found["uniform"] == pytest.approx(1)
+    assert found["best_in_corner"] == 3
