@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -26,14 +25,6 @@ LocalJob = local_job.LocalJob
 
 DATA = Path(__file__).parents[2] / "data"
 QUICK = {"epochs": 4, "retrain": False}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def parameters(**changes):
@@ -65,7 +56,6 @@ def noisy_pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def picture_job(noisy_pictures, tmp_path_factory):
-    torch.set_num_threads(1)
     reports = []
     job = LocalJob(tmp_path_factory.mktemp("job"), noisy_pictures[0], seed=3, report=lambda *r: reports.append(r))
     result = run(job, MislabeledDetection(epochs=4, retrain_seeds=1, trajectories=True))

@@ -116,7 +116,8 @@ def test_other_encoders_learn_pictures(pictures, tmp_path, encoder):
     small = pictures.select(np.arange(0, 600, 2))
     checkpoint = trained(small, tmp_path, epochs=6, batch_size=16, encoder=encoder, image_size=14)
     assert checkpoint.figures.figures[-1].value > 0.3
-    assert len(Aum.load(checkpoint, CPU).predict(small.inputs[:2], Params())[0]) == 10
+    fitted = small.images(checkpoint.config.input)[:2]
+    assert len(Aum.load(checkpoint, CPU).predict(fitted, Params())[0]) == 10
 
 
 def test_resnet32_has_the_published_size():

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 
 from models.aum.detection import run
 from models.aum.schema import MislabeledDetection
@@ -70,7 +69,6 @@ def test_every_resume_point_of_a_run_leads_to_the_same_end(tmp_path):
     spec = importlib.util.spec_from_file_location("aum_local_job_resume", HERE / "local_job.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    torch.set_num_threads(1)
     parameters = MislabeledDetection(epochs=2, retrain_seeds=1)
     states = []
 
