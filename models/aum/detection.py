@@ -19,7 +19,7 @@ from models.aum.report import write_report
 from models.aum.retrain import held_out, measure_gain, stage_names, trusted
 from models.aum.schema import MislabeledDetection
 from models.aum.stages import Stages
-from models.aum.tables import ranking_items, ranking_table, write_csv, write_parquet
+from models.aum.tables import ranking_items, ranking_table, write_parquet
 from models.aum.thresholds import cut_interval, noise_rate, threshold_count
 from models.aum.warnings import collect_warnings
 from models.core.dataset import Dataset
@@ -30,6 +30,7 @@ from models.core.inputs import Int64
 from models.core.jobs import JobContext
 from models.core.method import MethodError
 from models.core.registry import Registry
+from models.core.spreadsheets import write_csv
 
 MIN_SAMPLES = 50
 _MEDIA = {

@@ -1,14 +1,12 @@
-"""The ranking as Parquet, as CSV that a spreadsheet may open, and as the list in the job's result."""
+"""The ranking as a table, as Parquet, and as the list in the job's result."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from models.aum.duplicates import sample_id
@@ -16,8 +14,6 @@ from models.aum.folds import FoldRuns
 from models.aum.ranking import Ranking
 from models.core.dataset import Dataset
 from models.core.inputs import Int64
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def ranking_table(dataset: Dataset, labels: Int64, ranking: Ranking, runs: FoldRuns, counted_epochs: int) -> pa.Table:
@@ -55,27 +51,6 @@ def _nullable(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> pa.Array:
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write the ranking as Parquet."""
     pyarrow.parquet.write_table(table, path, compression="zstd")
-
-
-def write_csv(table: pa.Table, path: Path) -> None:
-    """Write the ranking as CSV; texts that a spreadsheet would run as a formula get a leading apostrophe."""
-    columns = [
-        pa.array([None if text is None else neutralise(text) for text in column.to_pylist()], pa.string())
-        if pa.types.is_string(column.type)
-        else column
-        for column in table.columns
-    ]
-    pyarrow.csv.write_csv(pa.table(dict(zip(table.column_names, columns, strict=True))), path)
-
-
-def neutralise(text: str) -> str:
-    """``text`` with an apostrophe in front when a spreadsheet would take it for a formula; numbers stay as they are."""
-    if not text.lstrip(" ").startswith(_FORMULA):
-        return text
-    try:
-        return text if math.isfinite(float(text)) else "'" + text
-    except ValueError:
-        return "'" + text
 
 
 def ranking_items(table: pa.Table) -> list[dict[str, Any]]:
