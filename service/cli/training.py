@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import shutil
 import sys
 import time
@@ -97,7 +98,8 @@ def evaluate(
         data = None if dataset is None else load_dataset(dataset)
         figures = entry.method.evaluate(opened, _run(out or Path(temporary), seed, report), data)
         figures.seconds = figures.seconds or time.monotonic() - started
-        figures.command = figures.command or f"deepnight {' '.join(sys.argv[1:])}".replace(" --write", "")
+        typed = [argument for argument in sys.argv[1:] if argument not in ("--write", "--json")]
+        figures.command = shlex.join(["deepnight", *typed])
         if write:
             opened.write_figures(figures)
     if json:
