@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.output import Failure, Json, print_json, print_table, progress
+from service.cli.output import Failure, Json, load_settings, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,10 +121,11 @@ def load_dataset(text: str) -> Dataset:
 
 
 def _read(path: Path) -> Dataset:
-    from models.core.datasets import DatasetError, DatasetOptions, Limits
+    from models.core.datasets import DatasetError, DatasetOptions
     from models.core.datasets.reading import format_of, read_dataset
 
+    limits = load_settings().dataset_limits
     try:
-        return read_dataset(path, format_of(path.name), DatasetOptions(), Limits(), name=path.name).dataset
+        return read_dataset(path, format_of(path.name), DatasetOptions(), limits, name=path.name).dataset
     except DatasetError as error:
         raise Failure(f"--dataset: {path}: {error}", 2) from None
