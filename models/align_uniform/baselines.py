@@ -75,7 +75,7 @@ def _recipes() -> dict[str, Recipe]:
         found.extend(Recipe(group, seed, overrides) for seed in range(seeds))
 
     add("align-uniform", 4)
-    for temperature, seeds in ((0.1, 1), (0.2, 4), (0.5, 2), (1.0, 1)):
+    for temperature, seeds in ((0.1, 1), (0.2, 4), (0.5, 1), (1.0, 1)):
         add(f"simclr-tau-{temperature:g}", seeds, **{**SIMCLR, "temperature": temperature})
     found.extend(Recipe("supervised", seed, supervised=True) for seed in range(2))
     add("align-only", 2, uniform_weight=0.0)
