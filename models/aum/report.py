@@ -95,7 +95,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"percent": _percent, "percent1": lambda share: f"{share:.1%}", "points": _points}
+    environment.filters |= {"percent": _percent, "percent1": lambda share: f"{share:.1%}", "signed": _signed}
     return environment
 
 
@@ -103,5 +103,6 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if 0 < share < 0.095 else f"{share:.0%}"
 
 
-def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f} points"
+def _signed(difference: float) -> str:
+    """A difference of shares in percentage points, with a true minus sign."""
+    return f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")

@@ -49,7 +49,7 @@ def held_out(features: Features, labels: Int64, seed: int) -> TestSet:
         features.inputs[torch.from_numpy(chosen)],
         labels[chosen],
         training,
-        f"a held-out {share} of the same data, whose labels are as noisy as the rest: the true gain is larger",
+        f"a held-out {share} of the same data, whose labels are as noisy as the rest, which understates the gain",
     )
 
 

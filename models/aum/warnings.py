@@ -15,6 +15,7 @@ from models.core.inputs import Int64
 
 _FEW_SAMPLES, _FEW_OF_CLASS, _FEW_THRESHOLDS = 2000, 100, 100
 _MEMORISED = 0.6
+_MANY_CLASSES, _ENOUGH_SUSPECTS, _MOST = 4, 20, 0.6
 
 
 def collect_warnings(
@@ -29,7 +30,8 @@ def collect_warnings(
     """All warnings that apply to this run.
 
     Args:
-        result: has ``samples``, ``threshold_samples``, ``flagged``, ``noise_rate``, ``per_class``, ``duplicates``.
+        result: has ``samples``, ``threshold_samples``, ``flagged``, ``noise_rate``, ``per_class``, ``confusion``,
+            ``duplicates``.
         spared: suspects of each class that the cleaned set keeps to reach the minimum of a class.
     """
     return [
@@ -100,6 +102,12 @@ def _about_flags(result: Mapping[str, Any], class_names: list[str], spared: Int6
             f"More than half of the samples are suspects in {len(losing)} classes ({_some(losing)}): check whether "
             "these classes are hard, rare or mixed up systematically before dropping anything."
         )
+    mixed = _mixed_up(result["confusion"], result["per_class"])
+    if mixed:
+        found.append(
+            f"The suspects of {len(mixed)} classes are mostly suggested as one other class ({_some(mixed)}). Where "
+            "that is a systematic mix-up, the noise estimate is too low and many right labels are among the suspects."
+        )
     share, estimate = result["flagged"]["share"], result["noise_rate"]["estimate"]
     if share - estimate > max(0.05, 0.5 * estimate):
         found.append(
@@ -116,6 +124,18 @@ def _about_flags(result: Mapping[str, Any], class_names: list[str], spared: Int6
     if conflicts:
         found.append(f"{conflicts} groups of identical samples carry contradicting labels.")
     return found
+
+
+def _mixed_up(confusion: list[Mapping[str, Any]], per_class: list[Mapping[str, Any]]) -> list[str]:
+    """Classes of which most suspects, and enough of them, carry one suggestion; with few classes that means nothing."""
+    if len(per_class) < _MANY_CLASSES:
+        return []
+    flagged = {row["class"]: row["flagged"] for row in per_class}
+    return [
+        f"{row['assigned']} as {row['suggested']}"
+        for row in confusion
+        if flagged[row["assigned"]] >= _ENOUGH_SUSPECTS and row["count"] > _MOST * flagged[row["assigned"]]
+    ]
 
 
 def _some(names: list[str], limit: int = 5) -> str:
