@@ -13,6 +13,7 @@ from models.core.figures import Figure, Figures
 from models.core.method import MethodError
 from models.core.run import Run
 from models.core.transport.clouds import draw, points
+from models.robust_ot.pictures import shares_picture
 from models.robust_ot.proofs import (
     ANGLES,
     SHARES,
@@ -36,6 +37,8 @@ _UNITS = {"relative bias": "share of the clean distance", "clean distance": "pix
 def evaluate(checkpoint: Checkpoint, run: Run, dataset: Dataset | None = None) -> Figures:
     """Measure the distance on digits polluted by Fashion pictures and by noise, or on halves of the user's data.
 
+    Without a data set of the user's, writes the artifact ``robust-ot.png``.
+
     Raises:
         MethodError: the user's data set is too small to be halved.
     """
@@ -43,6 +46,8 @@ def evaluate(checkpoint: Checkpoint, run: Run, dataset: Dataset | None = None) -
     measured = Measured()
     if dataset is None:
         used = _proofs(run, measured)
+        path = run.artifact("robust-ot.png", "image/png")
+        shares_picture(lambda *key: measured.values["relative bias", *key], ("noise", "Fashion"), SHARES, path)
     else:
         _on_users_data(run, dataset, measured)
         used = {dataset.name or "data set": dataset.sha256}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.core.inputs import Float64, InputError
+from models.core.inputs import Float64, InputError, Int64
 from models.core.outputs import Side, Sides
 from models.core.transport.costs import ground_cost
 from models.core.transport.labels import label_tables
@@ -70,11 +70,20 @@ def label_cost(a: Side, b: Side, p: int) -> Float64:
     Raises:
         InputError: a side has no labels.
     """
+    rows, columns, table = class_costs(a, b, p)
+    return np.asarray(table[np.ix_(rows, columns)])
+
+
+def class_costs(a: Side, b: Side, p: int) -> tuple[Int64, Int64, Float64]:
+    """Labels of both sides as indices ``(n,)`` and ``(m,)`` into a table ``(C, C')`` of class distances to the power p.
+
+    Raises:
+        InputError: a side has no labels.
+    """
     sides, labels = [], []
     for side, name in ((a, "a"), (b, "b")):
         if side.labels is None:
             raise InputError(f"{name}.labels: `labelled` needs a label for each point")
         labels.append(np.unique(side.labels, return_inverse=True)[1].astype(np.int64))
         sides.append(replace(side, labels=labels[-1]))
-    table = label_tables(sides[0], sides[1], "gaussian").ab ** p
-    return np.asarray(table[np.ix_(*labels)])
+    return labels[0], labels[1], label_tables(sides[0], sides[1], "gaussian").ab ** p
