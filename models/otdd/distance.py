@@ -15,6 +15,7 @@ from models.core.method import MethodError
 from models.core.outputs import Distance, Sides
 from models.core.transport.costs import GroundCost, LabelCost
 from models.core.transport.coupling import RoundedCoupling
+from models.core.transport.ctransform import lower_bound
 from models.core.transport.exact import exact_transport
 from models.core.transport.labels import LabelTables, label_tables
 from models.core.transport.moments import class_moments
@@ -104,6 +105,7 @@ def _solve(
         "transport_cost": coupling.cost(costs),
         "entropic_cost": float(solved.value),
     }
+    facts["gap"] = facts["transport_cost"] - lower_bound(*weights, costs, solved.g[0])
     converged, power = bool(solved.converged), facts["transport_cost"]
     if params.solver == "sinkhorn-divergence":
         for prepared, weight, table in ((a, weights[0], "aa"), (b, weights[1], "bb")):

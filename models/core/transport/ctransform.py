@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from models.core.inputs import Float64
+from models.core.transport.kernel import CostRows, Costs
 
 _BLOCK = 1 << 20
 
@@ -38,3 +41,17 @@ def tighten(cost: Float64, g: Float64) -> tuple[Float64, Float64]:
     """
     f = row_transform(cost, g)
     return f, column_transform(cost, f)
+
+
+def lower_bound(a: Tensor, b: Tensor, cost: Tensor | CostRows, g: Tensor) -> float:
+    """The dual value of ``g`` and its row transform: no coupling of ``a`` and ``b`` costs less.
+
+    Args:
+        a: float64 ``(n,)``.
+        b: float64 ``(m,)``.
+        cost: ``(n, m)``, dense or streamed; read once. The bound holds up to the rounding of its precision.
+        g: float64 ``(m,)``, any potential; the nearer to the optimum, the tighter the bound.
+    """
+    costs = Costs(cost)
+    f = torch.cat([(costs.rows(*bounds)[0] - g).amin(1) for bounds in costs.blocks()])
+    return float(a @ f + b @ g)

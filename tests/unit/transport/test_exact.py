@@ -3,12 +3,13 @@
 import numpy as np
 import ot
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from models.core.transport.costs import ground_cost
-from models.core.transport.ctransform import column_transform, row_transform, tighten
+from models.core.transport.ctransform import column_transform, lower_bound, row_transform, tighten
 from models.core.transport.exact import exact_transport
 
 
@@ -98,3 +99,14 @@ def test_c_transforms_in_blocks(monkeypatch):
     monkeypatch.setattr("models.core.transport.ctransform._BLOCK", 64)
     for part, expected in zip(tighten(cost, b), whole, strict=True):
         np.testing.assert_array_equal(part, expected)
+
+
+@given(seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=20)
+def test_every_potential_bounds_the_cost_from_below(seed):
+    a, b, cost = problem(seed)
+    exact = exact_transport(a, b, cost)
+    tensors = [torch.from_numpy(part) for part in (a, b, cost)]
+    assert lower_bound(*tensors, torch.from_numpy(exact.v)) == pytest.approx(exact.cost, rel=1e-9)
+    g = torch.from_numpy(np.random.default_rng(seed).normal(size=len(b)))
+    assert lower_bound(*tensors, g) <= exact.cost + 1e-12
