@@ -15,6 +15,25 @@ CALLS_PER_REPLICA = 16
 
 
 @dataclass(frozen=True)
+class Call:
+    """One batch for a replica.
+
+    Attributes:
+        model: ``slug@version``.
+        revision: when the version was made, at least: a name can be deleted and given again.
+        params: the parameters as JSON.
+        inputs: one array of pictures or vectors, or a list of texts or sides.
+        request_ids: of the requests whose inputs these are, for the logs.
+    """
+
+    model: str
+    revision: float
+    params: bytes
+    inputs: Any
+    request_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Refused:
     """The method refuses an input; the message is for the user."""
 
@@ -61,7 +80,7 @@ class Backend(Protocol):
     async def stop(self) -> None:
         """End everything that was started."""
 
-    async def call(self, version: Version, params: bytes, inputs: Any) -> Reply:
+    async def call(self, version: Version, call: Call) -> Reply:
         """Perform one call; cancelling it cancels the work where that is possible.
 
         Raises:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Send = Callable[[str, bytes, list[Any]], Awaitable[Sequence[Any]]]
+Send = Callable[[str, bytes, list[Any], tuple[str, ...]], Awaitable[Sequence[Any]]]
 
 
 class OverloadedError(RuntimeError):
@@ -39,6 +39,7 @@ class _Ticket:
     answered: asyncio.Future[None]
     outputs: list[Any]
     missing: int
+    tag: str
 
 
 @dataclass(eq=False)
@@ -90,7 +91,7 @@ class Coalescer:
     """Gathers items by model and parameters, and gives each caller its own outputs in order.
 
     Args:
-        send: performs one call: model id, parameters, items -> one output an item, in order.
+        send: performs one call: model id, parameters, items, tags of their callers -> one output an item, in order.
         calls_in_flight: calls in flight for one model and replica; two keep a replica busy while the next batch is
             gathered.
         queue_limit: items that may wait for one model.
@@ -103,7 +104,7 @@ class Coalescer:
         self._lines: dict[str, _Line] = {}
 
     async def submit(
-        self, model: str, params: bytes, items: Sequence[Any], max_batch: int, replicas: int = 1
+        self, model: str, params: bytes, items: Sequence[Any], max_batch: int, replicas: int = 1, tag: str = ""
     ) -> list[Any]:
         """One output an item of ``items``, in order.
 
@@ -113,6 +114,7 @@ class Coalescer:
             params: what the items of one batch must have in common.
             max_batch: items in one call at most.
             replicas: how many replicas the model's calls can go to.
+            tag: names the caller to whom performs the call.
 
         Raises:
             OverloadedError: the queue is full; nothing was queued.
@@ -123,7 +125,7 @@ class Coalescer:
             line = self._lines[model] = _Line(model, max_batch, self._calls_in_flight * replicas)
         if line.items >= self._queue_limit:
             raise OverloadedError(math.ceil(line.items * line.seconds_per_item))
-        ticket = _Ticket(asyncio.get_running_loop().create_future(), [None] * len(items), len(items))
+        ticket = _Ticket(asyncio.get_running_loop().create_future(), [None] * len(items), len(items), tag)
         queue = line.waiting.setdefault(params, deque())
         for start in range(0, len(items), line.max_batch):
             queue.append(_Piece(ticket, start, items[start : start + line.max_batch]))
@@ -162,7 +164,9 @@ class Coalescer:
     async def _perform(self, line: _Line, params: bytes, pieces: list[_Piece]) -> None:
         items = list(pieces[0].items) if len(pieces) == 1 else [item for piece in pieces for item in piece.items]
         started = time.perf_counter()
-        outputs = await self._send(line.model, params, items)
+        outputs = await self._send(
+            line.model, params, items, tuple(dict.fromkeys(piece.ticket.tag for piece in pieces))
+        )
         if len(outputs) != len(items):
             raise RuntimeError(f"{line.model} gave {len(outputs)} outputs for {len(items)} inputs")
         spent = (time.perf_counter() - started) / (len(items) * line.most_calls)

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from models.core.registry import MethodEntry, Registry
 from service import logs
-from service.calls import CALLS_PER_REPLICA
+from service.calls import CALLS_PER_REPLICA, Call
 from service.settings import Settings
 
 POOL = "pool"
@@ -87,12 +87,10 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
             """Note that ``model`` lives here, so that Serve prefers this replica for its calls."""
             return model
 
-        async def predict(self, model: str, revision: float, params: bytes, inputs: Any) -> Any:
+        async def predict(self, call: Call) -> Any:
             """Perform one call in a thread, so that Serve's loop answers health checks meanwhile."""
-            await self.load(model)
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._host.call, model, revision, params, inputs
-            )
+            await self.load(call.model)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._host.call, call)
 
     def application(name: str, **options: Any) -> Any:
         deployment: Any = serve.deployment(

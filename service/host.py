@@ -24,7 +24,7 @@ from models.core.method import Method, MethodError
 from models.core.registry import MethodEntry, Registry, UnknownMethodError
 from models.core.store import BlobStore
 from models.core.versions import UnknownVersionError, Versions
-from service.calls import Failed, Refused, Reply
+from service.calls import Call, Failed, Refused, Reply
 from service.settings import Settings
 
 log = structlog.get_logger("deepnight.host")
@@ -69,17 +69,21 @@ class ModelHost:
         self._loading: dict[str, threading.Lock] = {}
         self._evicted: list[str] = []
 
-    def call(self, model: str, revision: float, params: bytes, inputs: Any) -> Reply:
+    def call(self, call: Call) -> Reply:
         """Predict one batch; what fails is told in the reply, item by item where that is possible."""
+        with structlog.contextvars.bound_contextvars(requests=call.request_ids):
+            return self._call(call)
+
+    def _call(self, call: Call) -> Reply:
         try:
-            loaded = self.get(model, revision)
+            loaded = self.get(call.model, call.revision)
         except (CheckpointError, UnknownMethodError, UnknownVersionError) as error:
             return Reply(failure=f"it cannot be loaded: {error}")
         except Exception:
-            log.exception("loading failed", model=model)
+            log.exception("loading failed", model=call.model)
             return Reply(failure="it cannot be loaded")
         started = time.perf_counter()
-        outputs = self._predict(loaded, inputs, loaded.parse(params))
+        outputs = self._predict(loaded, call.inputs, loaded.parse(call.params))
         seconds = time.perf_counter() - started
         load_seconds, loaded.reported = (None if loaded.reported else loaded.seconds), True
         return Reply(_pack(outputs), seconds=seconds, load_seconds=load_seconds, evicted=self._take_evicted())

@@ -12,7 +12,7 @@ import structlog
 from pydantic import BaseModel
 
 from models.core.versions import Version, Versions
-from service.calls import Backend, CallFailedError, Failed, Refused, stack
+from service.calls import Backend, Call, CallFailedError, Failed, Refused, stack
 from service.coalescer import Coalescer, OverloadedError
 from service.deployments import replicas_of
 from service.inprocess import InProcessBackend
@@ -110,13 +110,14 @@ class Inference:
         return dict(self._states)
 
     async def predict(
-        self, version: Version, inputs: Sequence[Any], params: BaseModel, *, deadline: float
+        self, version: Version, inputs: Sequence[Any], params: BaseModel, *, deadline: float, request_id: str = ""
     ) -> list[Any]:
         """One output an input, in order.
 
         Args:
             inputs: pictures fitted to the version's spec, vectors, texts, or :class:`~models.core.outputs.Sides`.
             deadline: on the clock of ``time.monotonic``.
+            request_id: names the request in the replica's logs.
 
         Raises:
             OverloadedError: too many inputs wait for the model.
@@ -138,6 +139,7 @@ class Inference:
                     inputs,
                     version.entry.card.max_batch,
                     replicas_of(version.entry, self._settings),
+                    request_id,
                 )
             refused = [(i, output.message) for i, output in enumerate(outputs) if type(output) is Refused]
             if refused:
@@ -187,13 +189,15 @@ class Inference:
         if not self.ready():
             raise NotReadyError(5)
 
-    async def _call(self, model: str, params: bytes, items: list[Any]) -> Sequence[Any]:
+    async def _call(self, model: str, params: bytes, items: list[Any], tags: tuple[str, ...]) -> Sequence[Any]:
         """One call of the backend, for the coalescer."""
         self._metrics.batch_of(model).observe(len(items))
         if self._states.get(model) != "ready":
             self._states[model] = "loading"
+        version = self._versions[model]
+        call = Call(model, version.record.created_at, params, stack(items), tags)
         try:
-            reply = await self._backend.call(self._versions[model], params, stack(items))
+            reply = await self._backend.call(version, call)
         except BaseException:
             if self._states[model] == "loading":
                 self._states[model] = "cold"

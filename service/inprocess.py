@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models.core.versions import Version
-from service.calls import CALLS_PER_REPLICA, Reply
+from service.calls import CALLS_PER_REPLICA, Call, Reply
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,12 +30,10 @@ class InProcessBackend:
         """Wait for the calls that run."""
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
-    async def call(self, version: Version, params: bytes, inputs: Any) -> Reply:
+    async def call(self, version: Version, call: Call) -> Reply:
         """Run the call in a thread."""
         assert self._host is not None
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._host.call, version.id, version.record.created_at, params, inputs
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._host.call, call)
 
     def _make_host(self) -> ModelHost:
         from service.host import ModelHost

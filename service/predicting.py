@@ -92,7 +92,9 @@ async def predict(
     """
     deadline = time.monotonic() + request_deadline(request, services.settings.deadline_s)
     request.state.log = {"model": served.id, "inputs": len(inputs)}
-    call = services.inference.predict(served.version, inputs, params, deadline=deadline)
+    call = services.inference.predict(
+        served.version, inputs, params, deadline=deadline, request_id=request.state.request_id
+    )
     try:
         return await while_connected(request, call)
     except InputFailedError as error:

@@ -13,7 +13,7 @@ import structlog
 from models.core.registry import Registry
 from models.core.versions import Version
 from service import deployments
-from service.calls import CallFailedError, Reply, payload_bytes
+from service.calls import Call, CallFailedError, Reply, payload_bytes
 from service.rayruntime import RayRuntime
 from service.settings import Settings
 
@@ -51,7 +51,7 @@ class RayBackend:
         """Shut down Serve and Ray where they are this process's own."""
         await asyncio.to_thread(self._runtime.stop)
 
-    async def call(self, version: Version, params: bytes, inputs: Any) -> Reply:
+    async def call(self, version: Version, call: Call) -> Reply:
         """Call a replica; a call whose replica died is made again, as predicting has no side effects.
 
         Raises:
@@ -61,10 +61,10 @@ class RayBackend:
         from ray.serve.exceptions import RayServeException
 
         handle = self._models.get(version.id) or self._handle(version)
-        if payload_bytes(inputs) > BY_REFERENCE_BYTES:
+        if payload_bytes(call.inputs) > BY_REFERENCE_BYTES:
             handle = handle.options(_by_reference=True)
         for attempt in range(RETRIES + 1):
-            response = handle.remote(version.id, version.record.created_at, params, inputs)
+            response = handle.remote(call)
             try:
                 reply: Reply = await response
             except asyncio.CancelledError:

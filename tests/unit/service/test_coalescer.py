@@ -25,7 +25,7 @@ class Replica:
         self.cancelled = 0
         self.busiest = {}
 
-    async def send(self, model, params, items):
+    async def send(self, model, params, items, tags):
         assert 1 <= len(items) <= BATCH
         assert {item[1] for item in items} == {params}, "a batch mixes parameters"
         assert {item[0] for item in items} == {model}, "a batch mixes models"
@@ -33,6 +33,7 @@ class Replica:
         call = (model, items, reply)
         self.open.append(call)
         self.batches.append((model, params, len(items)))
+        assert set(tags) == {f"caller of {item[2] // 1000}" for item in items}
         in_flight = sum(1 for other in self.open if other[0] == model)
         self.busiest[model] = max(self.busiest.get(model, 0), in_flight)
         try:
@@ -69,9 +70,10 @@ class Player:
 
     def submit(self, model, params, count):
         items = [(model, params, self.next_item + i) for i in range(count)]
-        self.next_item += count
+        tag = f"caller of {self.next_item // 1000}"
+        self.next_item += 1000
         before = self.coalescer.waiting(model)
-        task = asyncio.ensure_future(self.coalescer.submit(model, params, items, BATCH))
+        task = asyncio.ensure_future(self.coalescer.submit(model, params, items, BATCH, tag=tag))
         self.waiters.append((task, items, before))
 
     async def play(self, schedule):
@@ -172,7 +174,9 @@ def test_more_replicas_take_more_calls():
     async def run():
         player = Player()
         tasks = [
-            asyncio.ensure_future(player.coalescer.submit("a", b"p", [("a", b"p", i)], BATCH, replicas=3))
+            asyncio.ensure_future(
+                player.coalescer.submit("a", b"p", [("a", b"p", i)], BATCH, replicas=3, tag="caller of 0")
+            )
             for i in range(12)
         ]
         await settle()
@@ -269,7 +273,7 @@ def test_a_shared_call_goes_on_while_one_waiter_is_left():
 
 def test_a_wrong_number_of_outputs_reaches_the_waiters():
     async def run():
-        async def send(model, params, items):
+        async def send(model, params, items, tags):
             return items[:-1]
 
         coalescer = Coalescer(send, calls_in_flight=1, queue_limit=8)

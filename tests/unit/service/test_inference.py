@@ -12,7 +12,7 @@ from models.core.checkpoint import WEIGHTS, Checkpoint, CheckpointConfig
 from models.core.inputs import VectorSpec
 from models.core.outputs import Side, Sides
 from service import logs
-from service.calls import payload_bytes
+from service.calls import Call, payload_bytes
 from service.inference import (
     DeadlineError,
     Inference,
@@ -239,12 +239,12 @@ def test_a_method_that_is_broken_as_a_whole_is_not_asked_about_every_input(metho
         batches = h.version.entry.method.batches
         batches.clear()
         inputs = np.full((512, 2), -2, dtype=np.float32)
-        reply = h.inference._backend._host.call(h.version.id, 0.0, b"{}", inputs)
+        reply = h.inference._backend._host.call(Call(h.version.id, 0.0, b"{}", inputs))
         assert len(reply.outputs) == 512
         assert {type(output).__name__ for output in reply.outputs} == {"Failed"}
         assert len(batches) < 64
         inputs[1:] = 1
-        reply = h.inference._backend._host.call(h.version.id, 0.0, b"{}", inputs)
+        reply = h.inference._backend._host.call(Call(h.version.id, 0.0, b"{}", inputs))
         assert type(reply.outputs[0]).__name__ == "Failed"
         assert all(output[0] == 2 for output in reply.outputs[1:])
 
