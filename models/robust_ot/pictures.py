@@ -71,6 +71,7 @@ def shares_picture(
             spreads = [0.0, *(float(np.std(value, ddof=1)) if len(value) > 1 else 0.0 for value in values)]
             axes.errorbar([0.0, *shares], means, spreads, color=colour, marker="o", capsize=2, label=name)
         axes.set(xlabel="share of outliers", title=f"outliers: {kind}")
+        axes.set_xticks([0.0, *shares], [f"{share:.0%}" for share in (0.0, *shares)])
     panels[0].set_ylabel("distance / clean distance")
     panels[0].legend(frameon=False)
     canvas.savefig(path)
