@@ -16,7 +16,7 @@ from models.aum.schema import MislabeledDetection
 
 HERE = Path(__file__).parent
 UPLOAD = HERE.parents[1] / "data" / "fashion-mnist-600.npz"
-PARAMETERS = {"epochs": 6, "retrain_seeds": 1, "augment": True}
+PARAMETERS = {"epochs": 4, "retrain": False, "augment": True}
 SCRIPT = f"""
 import json, sys, torch
 from pathlib import Path
