@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from typing import Any
 
-import numpy as np
-
 from models.core.dataset import Dataset
+from models.core.datasets.checks import conflicting_groups, duplicate_groups
 from models.core.inputs import Int64
 
 
@@ -19,11 +16,8 @@ def find_duplicates(dataset: Dataset, labels: Int64, limit: int = 20) -> dict[st
         ``groups`` and ``samples`` of all duplicates, ``conflicting_groups`` and ``conflicting_samples`` of those
         with more than one label, and up to ``limit`` conflicting ``examples`` (``indices``, ``ids``, ``labels``).
     """
-    members: defaultdict[bytes, list[int]] = defaultdict(list)
-    for index, item in enumerate(dataset.inputs):
-        members[_digest(item)].append(index)
-    groups = [group for group in members.values() if len(group) > 1]
-    conflicting = [group for group in groups if len(np.unique(labels[group])) > 1]
+    groups = duplicate_groups(dataset)
+    conflicting = conflicting_groups(groups, labels)
     return {
         "groups": len(groups),
         "samples": sum(map(len, groups)),
@@ -43,11 +37,3 @@ def find_duplicates(dataset: Dataset, labels: Int64, limit: int = 20) -> dict[st
 def sample_id(dataset: Dataset, index: int) -> str:
     """The user's identifier of a sample, or its position."""
     return str(index) if dataset.sample_ids is None else dataset.sample_ids[index]
-
-
-def _digest(item: Any) -> bytes:
-    if isinstance(item, np.ndarray):
-        digest = hashlib.blake2b(str((item.dtype, item.shape)).encode(), digest_size=16)
-        digest.update(np.ascontiguousarray(item).data)
-        return digest.digest()
-    return hashlib.blake2b(str(item).encode(), digest_size=16).digest()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from models.core.dataset import Dataset
+from models.core.inputs import Int64
 
 TINY_CLASS = 10
 
@@ -45,11 +46,21 @@ def _classes(dataset: Dataset) -> list[str]:
     return warnings
 
 
-def _duplicates(dataset: Dataset) -> list[str]:
+def duplicate_groups(dataset: Dataset) -> list[list[int]]:
+    """Positions of samples with identical content, a list for each content that occurs more than once."""
     groups: dict[bytes, list[int]] = defaultdict(list)
     for index, digest in enumerate(_digests(dataset)):
         groups[digest].append(index)
-    repeated = [indices for indices in groups.values() if len(indices) > 1]
+    return [indices for indices in groups.values() if len(indices) > 1]
+
+
+def conflicting_groups(groups: Sequence[list[int]], labels: Int64) -> list[list[int]]:
+    """Those of ``groups`` whose samples carry more than one label."""
+    return [indices for indices in groups if len(set(labels[indices].tolist())) > 1]
+
+
+def _duplicates(dataset: Dataset) -> list[str]:
+    repeated = duplicate_groups(dataset)
     if not repeated:
         return []
     surplus = sum(len(indices) - 1 for indices in repeated)
@@ -57,7 +68,7 @@ def _duplicates(dataset: Dataset) -> list[str]:
     warnings = [f"{surplus} samples repeat an earlier one (the first: rows {first[0]} and {first[1]})"]
     labels = dataset.labels
     if labels is not None:
-        conflicts = [indices for indices in repeated if len(set(labels[indices].tolist())) > 1]
+        conflicts = conflicting_groups(repeated, labels)
         if conflicts:
             a = conflicts[0][0]
             b = next(index for index in conflicts[0] if labels[index] != labels[a])
