@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from models.core.method import MethodError
 from models.core.run import Run
 from models.core.sources import load
 
-# The whole proof takes about half an hour on one core; these cells take about four minutes.
-QUICK = tuple(cell for cell in CELLS if cell.seed == 0 and (cell.kind, cell.rate) in {("uniform", 0.4), ("flip", 0.2)})
+# The whole proof takes about half an hour on one core; these cells take about two minutes.
+QUICK = (Cell("fashion-mnist", "uniform", 0.4, 0), Cell("digits", "flip", 0.2, 0))
+WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED_SETTING = "clean test set, after training on fashion-mnist, uniform 20%, N=60,000"
 _ESTIMATE_TOLERANCE, _MARGIN_OVER_LOSS = 0.06, 0.01
 _NAMES = {
     "aum": "method",
@@ -50,13 +53,12 @@ def evaluate_method(checkpoint: Checkpoint, run: Run, dataset: Dataset | None) -
             figures=classification_figures(checkpoint, run, dataset), data_sha256={dataset.name: dataset.sha256}
         )
     else:
-        stored = _stored_rows(checkpoint)
-        rows = measure_cells(QUICK if stored else CELLS, run)
-        figures = summarise(stored or rows, remeasured=rows if stored else [])
-        test = load("fashion-mnist", "test")
-        figures.figures += [
-            figure.model_copy(update={"headline": True}) for figure in classification_figures(checkpoint, run, test)[:1]
-        ]
+        stored = Checkpoint(WEIGHTS).figures
+        proof = [] if stored is None else stored.tables["proof"]
+        rows = measure_cells(QUICK if proof else CELLS, run)
+        figures = summarise(proof or rows, remeasured=rows if proof else [])
+        kept = [] if stored is None else [f for f in stored.figures if f.setting == SHIPPED_SETTING]
+        figures.figures = [*_shipped_accuracy(checkpoint, run, kept), *figures.figures]
         figures.data_sha256 = data_hashes()
     figures.seconds = round(time.monotonic() - started, 1)
     figures.command = "deepnight evaluate aum"
@@ -79,9 +81,16 @@ def _reporter(run: Run, number: int, cells: Sequence[Cell]) -> Callable[[float, 
     return lambda fraction, stage: run.progress((number + fraction) / len(cells), title, stage)
 
 
-def _stored_rows(checkpoint: Checkpoint) -> list[Row]:
-    stored = checkpoint.figures
-    return [] if stored is None else list(stored.tables.get("proof", []))
+def _shipped_accuracy(checkpoint: Checkpoint, run: Run, stored: list[Figure]) -> list[Figure]:
+    """Accuracy of a Fashion-MNIST classifier, measured now; the shipped one's before those of its baselines."""
+    test = load("fashion-mnist", "test")
+    if checkpoint.config.class_names != test.class_names:
+        return []
+    accuracy = classification_figures(checkpoint, run, test)[0]
+    if checkpoint.config.weights_sha256 != Checkpoint(WEIGHTS).config.weights_sha256:
+        return [accuracy]
+    measured = accuracy.model_copy(update={"setting": SHIPPED_SETTING, "headline": True})
+    return [measured, *(figure for figure in stored if figure.subject != "method")]
 
 
 def data_hashes() -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.aum.evaluate import classification_figures, data_hashes, summarise
+from models.aum.evaluate import SHIPPED_SETTING, WEIGHTS, classification_figures, data_hashes, summarise
 from models.aum.features import extract_features
 from models.aum.fit import Schedule
 from models.aum.folds import FoldPlan, run_folds
@@ -33,7 +33,6 @@ from models.core.run import LocalRun
 from models.core.sources import load
 
 RATE, SEED = 0.2, 0
-WEIGHTS = Path(__file__).parent / "weights"
 
 
 def measure(path: Path, first: int, last: int) -> None:
@@ -77,7 +76,7 @@ def make_checkpoint(rows: list[Row]) -> None:
             run = LocalRun(Path(folder), seed=SEED)
             checkpoint = train_classifier(noisy, Config(drop_indices=indices.tolist()), run)
             figure = classification_figures(checkpoint, run, test)[0]
-            accuracies.append(figure.model_copy(update={"subject": subject, "setting": _setting(len(noisy))}))
+            accuracies.append(figure.model_copy(update={"subject": subject, "setting": SHIPPED_SETTING}))
             if subject == "method":
                 shutil.copytree(checkpoint.folder, WEIGHTS, dirs_exist_ok=True)
         print(subject, len(indices), figure.value, flush=True)
@@ -91,10 +90,6 @@ def _write_figures(rows: list[Row], accuracies: list[Figure]) -> None:
     figures.data_sha256 = data_hashes()
     figures.command = "python -m models.aum.ship"
     checkpoint.write_figures(figures)
-
-
-def _setting(samples: int) -> str:
-    return f"clean test set, after training on fashion-mnist, uniform {RATE:.0%}, N={samples:,}"
 
 
 def _suspects(noisy: Dataset) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

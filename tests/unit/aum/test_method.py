@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.aum.evaluate import summarise
 from models.aum.method import Aum
+from models.aum.proof import CELLS
 from models.aum.schema import PRESETS, Config, MislabeledDetection, Params
 from models.core.checkpoint import Checkpoint, CheckpointError
 from models.core.dataset import Dataset
@@ -179,3 +181,24 @@ def test_parameters_of_the_job():
     ):
         with pytest.raises(ValueError, match=next(iter(bad))):
             MislabeledDetection(**bad)
+
+
+def test_the_stored_proof_is_complete_and_its_summary_reproducible():
+    shipped = Registry()["aum"].shipped()
+    rows = shipped.figures.tables["proof"]
+    assert len(rows) == len(CELLS) == 24
+    again = summarise(rows, remeasured=[])
+    assert again.claims == shipped.figures.claims
+    stored = {(f.name, f.subject, f.setting): f.value for f in shipped.figures.figures}
+    assert all(stored[f.name, f.subject, f.setting] == pytest.approx(f.value) for f in again.figures)
+    for row in rows:
+        assert row["auroc_aum"] > max(row["auroc_loss"], row["auroc_loss_early"], row["auroc_confident"])
+        assert row["accuracy_aum"] > max(row["accuracy_all"], row["accuracy_random"])
+
+
+def test_the_shipped_classifier_knows_clothes(pictures):
+    checkpoint = Registry()["aum"].shipped()
+    predicted = np.stack(Aum.load(checkpoint, CPU).predict(pictures.inputs, Params())).argmax(axis=1)
+    names = [checkpoint.config.class_names[index] for index in predicted]
+    given = [pictures.class_names[label] for label in pictures.labels]
+    assert np.mean([a == b for a, b in zip(names, given, strict=True)]) > 0.85
