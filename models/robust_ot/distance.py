@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from models.robust_ot.ground import cost_matrix, marginal
 from models.robust_ot.schema import Ground, Params
 from models.robust_ot.solver import RobustTransport, solve
 from models.robust_ot.weights import class_weights, lost_classes, outliers
+
+_FREE = 1e-14
 
 
 def robust_distance(sides: Sides, params: Params, device: torch.device | str = "cpu") -> Distance:
@@ -52,7 +55,12 @@ def transport(
     coupling: bool = False,
     device: torch.device | str = "cpu",
 ) -> RobustTransport:
-    """Robust transport started from the potentials of a neighbouring solution."""
+    """Robust transport started from the potentials of a neighbouring solution with no larger radii.
+
+    Where that one costs nothing, neither does this one, and no weight need change.
+    """
+    if near.upper <= _FREE * float(problem.cost.max()):
+        problem = replace(problem, rho_a=0.0, rho_b=0.0)
     return solve(
         problem,
         solver=ground.solver,

@@ -74,15 +74,17 @@ def _thresholded(f: Float64, a: Float64, rho: float) -> Float64:
     inside = np.flatnonzero(divergence <= rho)
     kept = order[: int(inside[0]) + 1 if len(inside) else len(f)]
     share = float(a[kept].sum())
-    centre = float(a[kept] @ f[kept]) / share
-    spread = float(a[kept] @ (f[kept] - centre) ** 2) / share
+    # Measured from the least potential, so that atoms which share it are exactly equal.
+    low = f[kept] - f[order[0]]
+    centre = float(a[kept] @ low) / share
+    spread = float(a[kept] @ (low - centre) ** 2) / share
     slack = (1.0 + 2.0 * rho) * share - 1.0
     weights = np.zeros_like(f)
     if spread <= 0.0 or slack <= 0.0:
         weights[kept] = 1.0 / share
         return weights
     scale = np.sqrt(spread / slack)
-    weights[kept] = np.maximum(0.0, centre + scale - f[kept]) / (scale * share)
+    weights[kept] = np.maximum(0.0, centre + scale - low) / (scale * share)
     return weights
 
 

@@ -1,4 +1,4 @@
-"""Robust optimal transport as a method."""
+"""Robust optimal transport as a method: distances, and training of a generator on dirty pictures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from models.core.run import Run
 from models.robust_ot.distance import robust_distance
 from models.robust_ot.evaluate import evaluate
 from models.robust_ot.schema import Config, Params
+from models.robust_ot.train import train
 
 
 class RobustOT(Method[Params, Config]):
@@ -37,6 +38,11 @@ class RobustOT(Method[Params, Config]):
             InputError, MethodError: sides or radii that are not valid.
         """
         return [robust_distance(sides, params, self.device) for sides in inputs]
+
+    @classmethod
+    def train(cls, dataset: Dataset, config: Config, run: Run) -> Checkpoint:
+        """Train the robust Wasserstein GAN on pictures that may be dirty; see :func:`models.robust_ot.train.train`."""
+        return train(dataset, config, run)
 
     @classmethod
     def evaluate(cls, checkpoint: Checkpoint, run: Run, dataset: Dataset | None = None) -> Figures:

@@ -106,4 +106,37 @@ class OutlierRankingParameters(Ground):
 
 
 class Config(_Strict):
-    """Training configuration of the robust Wasserstein GAN."""
+    """Training configuration of the robust Wasserstein GAN with gradient penalty."""
+
+    size: Literal[28, 32] = Field(default=28, description="height and width that pictures are fitted to")
+    latent: int = Field(default=64, ge=2, le=1024, description="dimensions of the latent vector")
+    width: int = Field(default=32, ge=4, le=256, description="channels of the widest maps")
+    batch: int = Field(default=64, ge=2, le=4096, description="pictures in a step")
+    steps: int = Field(default=9000, ge=1, le=10_000_000, description="critic steps")
+    critic_steps: int = Field(default=3, ge=1, le=20, description="critic steps for each step of the generator")
+    learning_rate: float = Field(default=1e-4, gt=0.0, le=0.1)
+    betas: tuple[float, float] = Field(default=(0.5, 0.9), description="Adam's decay rates")
+    penalty: float = Field(default=10.0, ge=0.0, description="weight of the gradient penalty")
+    outlier_fraction: float = Field(
+        default=0.05, ge=0.0, le=0.45, description="expected share of outliers; 0 trains a plain WGAN-GP"
+    )
+    weighting: Literal["network", "discrete"] = Field(
+        default="discrete",
+        description="a network of the picture, trained beside the critic, or one weight a picture, solved for exactly",
+    )
+    weight_every: int = Field(default=5, ge=1, description="critic steps between two steps of the weights network")
+    solve_every: int = Field(default=100, ge=1, description="critic steps between two solutions for the weights")
+    warmup: int = Field(default=300, ge=0, description="critic steps before the first weight moves")
+
+    @property
+    def rho(self) -> float:
+        """Radius of the chi-square ball around the training pictures."""
+        return protecting_radius(self.outlier_fraction)
+
+
+PRESETS = {
+    "cpu": Config(),
+    "paper": Config(
+        size=32, latent=128, width=64, batch=128, critic_steps=5, steps=1_950_000, weighting="network", solve_every=500
+    ),
+}

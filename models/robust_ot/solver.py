@@ -19,6 +19,7 @@ from models.core.inputs import Float64, Int64
 from models.core.transport.ctransform import tighten
 from models.core.transport.exact import exact_transport
 from models.core.transport.rounding import round_coupling
+from models.robust_ot.dual import chi_square
 from models.robust_ot.entropic import RobustProblem, SmoothedDual
 
 Solver = Literal["certified", "entropic"]
@@ -29,6 +30,7 @@ _SMALLEST = 1e-6
 # Potentials over the smoothing reach its inverse; float32 then leaves too few digits to the exponents.
 _SINGLE_ABOVE = 1e-3
 _FLOOR = 1e-3
+_EXACT = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,8 @@ class _Bracket:
 
     @property
     def gap(self) -> float:
+        if self.upper == np.inf:
+            return np.inf
         return max(0.0, self.upper - self.lower) / max(self.upper, _FLOOR * self.plain, np.finfo(float).tiny)
 
     def offer_lower(self, f: Float64, g: Float64) -> None:
@@ -87,6 +91,24 @@ class _Bracket:
         if not len(self.potentials[0]) or value > self.lower:
             self.potentials = (f, g)
         self.lower = max(self.lower, value)
+
+    def offer_nearest(self) -> None:
+        """Send each point of one side to its nearest on the other: optimal where the balls allow that."""
+        problem = self.problem
+        for cost, a, b, rho, first in (
+            (problem.cost, problem.a, problem.b, problem.rho_a, True),
+            (problem.cost.T, problem.b, problem.a, problem.rho_b, False),
+        ):
+            nearest = cost.argmin(axis=0)
+            reached = cost[nearest, np.arange(len(b))]
+            potentials = (np.zeros(len(a)), reached)
+            self.offer_lower(*(potentials if first else potentials[::-1]))
+            weights = np.bincount(nearest, b, len(a)) / a
+            if chi_square(weights, a) <= rho:
+                both, entries = (weights, np.ones(len(b))), (nearest, np.arange(len(b)), b)
+                if not first:
+                    both, entries = both[::-1], (entries[1], entries[0], b)
+                self._offer_upper(float(b @ reached), both, entries if self.keep_coupling else None, exact=True)
 
     def certify(self, tight: tuple[Float64, Float64], weights: tuple[Float64, Float64]) -> None:
         """Bound from both sides by exact transport between the sides reweighted by ``weights``."""
@@ -141,22 +163,15 @@ def solve(
         return _free(problem, coupling)
     scale = float(np.median(positive))
     smoothed = SmoothedDual(problem, device=device)
-    f, g = start or tighten(problem.cost, np.zeros(len(problem.b)))
     bracket = _Bracket(problem, plain or scale, coupling)
+    bracket.offer_nearest()
     relative = 0.0
-    if problem.rho_a <= 0.0 and problem.rho_b <= 0.0 and solver == "certified":
-        bracket.certify(tighten(problem.cost, g), problem.reweighted(f, g))
-    else:
-        for relative in (*(stage for stage in _STAGES if stage > epsilon), epsilon):
-            f, g = smoothed.maximise(f, g, relative * scale)
-        while True:
-            _bound(bracket, smoothed, (f, g), relative * scale, solver, tolerance)
-            if bracket.gap <= tolerance or relative <= _SMALLEST:
-                break
-            relative = max(relative / 3.0, _SMALLEST)
-            if relative < _SINGLE_ABOVE:
-                smoothed.widen()
-            f, g = smoothed.maximise(f, g, relative * scale)
+    if bracket.gap > _EXACT:
+        f, g = start or tighten(problem.cost, np.zeros(len(problem.b)))
+        if problem.rho_a <= 0.0 and problem.rho_b <= 0.0 and solver == "certified":
+            bracket.certify(tighten(problem.cost, g), problem.reweighted(f, g))
+        else:
+            relative = _anneal(bracket, smoothed, (f, g), epsilon, scale, solver, tolerance)
     return RobustTransport(
         lower=min(bracket.lower, bracket.upper),
         upper=bracket.upper,
@@ -172,6 +187,30 @@ def solve(
         seconds=time.perf_counter() - began,
         coupling=bracket.coupling,
     )
+
+
+def _anneal(
+    bracket: _Bracket,
+    smoothed: SmoothedDual,
+    start: tuple[Float64, Float64],
+    epsilon: float,
+    scale: float,
+    solver: Solver,
+    tolerance: float,
+) -> float:
+    """Smooth less and less until the gap is small enough; returns the last smoothing, in units of ``scale``."""
+    f, g = start
+    relative = epsilon
+    for relative in (*(stage for stage in _STAGES if stage > epsilon), epsilon):
+        f, g = smoothed.maximise(f, g, relative * scale)
+    while True:
+        _bound(bracket, smoothed, (f, g), relative * scale, solver, tolerance)
+        if bracket.gap <= tolerance or relative <= _SMALLEST:
+            return relative
+        relative = max(relative / 3.0, _SMALLEST)
+        if relative < _SINGLE_ABOVE:
+            smoothed.widen()
+        f, g = smoothed.maximise(f, g, relative * scale)
 
 
 def _bound(

@@ -1,0 +1,159 @@
+"""The game of the robust Wasserstein GAN: critic, generator, and weights of the training pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.core.inputs import Float64, UInt8
+from models.robust_ot.dual import robust_expectation
+from models.robust_ot.networks import (
+    Critic,
+    Generator,
+    WeightsNetwork,
+    divergence,
+    gradient_penalty,
+    normalised,
+)
+from models.robust_ot.schema import Config
+
+PENALTY = 100.0
+MOMENTUM = 0.9
+_SCORED_AT_ONCE = 512
+
+
+def to_network(pictures: UInt8, device: torch.device) -> Tensor:
+    """uint8 ``(N, H, W, C)`` to float32 ``(N, C, H, W)`` in [-1, 1]."""
+    return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+class RobustGAN:
+    """``min_{G, w} max_{D 1-Lipschitz} E_x[w(x) D(x)] - E_z[D(G(z))]`` with the weights in a chi-square ball.
+
+    Only the real side is relaxed. The weights are one number a picture, found exactly from the critic's scores of all
+    pictures (averaged over the solutions with momentum 0.9, for single critics are noisy), or a network's output,
+    kept in the ball by a penalty that is measured in standard deviations of the critic.
+
+    Args:
+        pictures: uint8 ``(N, size, size, C)`` training pictures.
+        seed: of the networks, the batches and the latent vectors.
+    """
+
+    def __init__(self, pictures: UInt8, config: Config, seed: int, device: torch.device) -> None:
+        self.pictures, self.config, self.device = pictures, config, device
+        self.random = torch.Generator().manual_seed(seed)
+        channels = pictures.shape[3]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.generator = Generator(config, channels).to(device)
+            self.critic = Critic(config, channels).to(device)
+            self.weigher = WeightsNetwork(config, channels).to(device)
+        self.modules: dict[str, torch.nn.Module] = {"generator": self.generator, "critic": self.critic}
+        if config.weighting == "network":
+            self.modules["weigher"] = self.weigher
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            name: torch.optim.Adam(module.parameters(), config.learning_rate, config.betas)
+            for name, module in self.modules.items()
+        }
+        self.sample_weights: Float64 = np.ones(len(pictures))
+        self.scores: Float64 = np.zeros(len(pictures))
+
+    def step(self, number: int) -> float:
+        """Critic step ``number`` (from 1), and the other steps that are due; returns the critic's loss."""
+        config = self.config
+        chosen = torch.randint(len(self.pictures), (config.batch,), generator=self.random).numpy()
+        real = to_network(self.pictures[chosen], self.device)
+        loss = self._critic_step(real, self._weights(real, chosen))
+        if number % config.critic_steps == 0:
+            self._generator_step()
+        if config.outlier_fraction > 0.0 and number > config.warmup:
+            if config.weighting == "network" and number % config.weight_every == 0:
+                self._weigher_step(real)
+            if config.weighting == "discrete" and number % config.solve_every == 0:
+                self._solve()
+        return loss
+
+    def samples(self, count: int, seed: int) -> UInt8:
+        """Generated pictures, uint8 ``(count, size, size, C)``."""
+        return generate(self.generator, self.config, count, seed, self.device)
+
+    def final_weights(self) -> Float64:
+        """One weight a training picture, mean one: float64 ``(N,)``."""
+        if self.config.weighting == "discrete" or self.config.outlier_fraction <= 0.0:
+            return self.sample_weights
+        raw = self._over_all(self.weigher)
+        return np.asarray(raw / raw.mean())
+
+    def facts(self) -> dict[str, Any]:
+        """What was measured of the weights, on the whole training set."""
+        weights = self.final_weights()
+        return {
+            "chi_square": float(0.5 * np.mean((weights - 1.0) ** 2)),
+            "rho": self.config.rho,
+            "share_below_half": float((weights < 0.5).mean()),
+            "largest": float(weights.max()),
+        }
+
+    def _weights(self, real: Tensor, chosen: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+        if self.config.weighting == "network" and self.config.outlier_fraction > 0.0:
+            with torch.no_grad():
+                return normalised(self.weigher(real))
+        return normalised(torch.from_numpy(self.sample_weights[chosen]).float().to(self.device) + 1e-8)
+
+    def _latent(self, count: int) -> Tensor:
+        return torch.randn(count, self.config.latent, generator=self.random).to(self.device)
+
+    def _critic_step(self, real: Tensor, weights: Tensor) -> float:
+        with torch.no_grad():
+            fake = self.generator(self._latent(len(real)))
+        loss = self.critic(fake).mean() - (weights * self.critic(real)).mean()
+        total = loss + self.config.penalty * gradient_penalty(self.critic, real, fake, self.random)
+        self._descend("critic", total)
+        return float(loss.detach())
+
+    def _generator_step(self) -> None:
+        self._descend("generator", -self.critic(self.generator(self._latent(self.config.batch))).mean())
+
+    def _weigher_step(self, real: Tensor) -> None:
+        with torch.no_grad():
+            scores = self.critic(real)
+            scores = (scores - scores.mean()) / scores.std().clamp_min(1e-6)
+        weights = normalised(self.weigher(real))
+        excess = torch.relu(divergence(weights) - self.config.rho)
+        self._descend("weigher", (weights * scores).mean() + PENALTY * excess)
+
+    def _descend(self, name: str, loss: Tensor) -> None:
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    def _solve(self) -> None:
+        scores = self._over_all(self.critic)
+        scores = (scores - scores.mean()) / max(float(scores.std()), 1e-12)
+        first = not self.scores.any()
+        self.scores = scores if first else MOMENTUM * self.scores + (1.0 - MOMENTUM) * scores
+        uniform = np.full(len(scores), 1.0 / len(scores))
+        self.sample_weights = robust_expectation(self.scores, uniform, self.config.rho).weights
+
+    @torch.no_grad()
+    def _over_all(self, module: torch.nn.Module) -> Float64:
+        parts = [
+            module(to_network(self.pictures[start : start + _SCORED_AT_ONCE], self.device)).double().cpu()
+            for start in range(0, len(self.pictures), _SCORED_AT_ONCE)
+        ]
+        return torch.cat(parts).numpy()
+
+
+@torch.no_grad()
+def generate(generator: Generator, config: Config, count: int, seed: int, device: torch.device) -> UInt8:
+    """Pictures of seeded latent vectors, uint8 ``(count, size, size, C)``; normalised by running statistics."""
+    latent = torch.randn(count, config.latent, generator=torch.Generator().manual_seed(seed))
+    generator.eval()
+    parts = [generator(part.to(device)).cpu() for part in torch.split(latent, _SCORED_AT_ONCE)]
+    generator.train()
+    pictures = torch.cat(parts).permute(0, 2, 3, 1)
+    return ((pictures + 1.0) * 127.5).round().clamp(0, 255).byte().numpy()

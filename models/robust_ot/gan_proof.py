@@ -1,0 +1,115 @@
+"""Proof of the robust GAN: generators trained on digits of which a tenth are Fashion pictures, judged by a CNN."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.core import sources
+from models.core.checkpoint import Checkpoint
+from models.core.dataset import Dataset
+from models.core.inputs import ImageSpec, UInt8
+from models.core.transport.labels import bures
+from models.robust_ot.gan import generate, to_network
+from models.robust_ot.networks import Generator
+from models.robust_ot.pollution import area_under_roc
+from models.robust_ot.proofs import Measured
+from models.robust_ot.schema import Config
+
+SHARE = 0.1
+SETTING = "digits with 10% Fashion"
+SAMPLES = 2000
+GREY = ImageSpec(height=28, width=28, channels=1)
+_FASHION = 10
+_CPU = torch.device("cpu")
+
+
+def polluted_digits(seed: int) -> tuple[Dataset, npt.NDArray[np.bool_]]:
+    """8,000 training digits of which 800 are replaced by Fashion pictures, and which ones they are."""
+    pictures = sources.load("digits", "train").images(GREY).copy()
+    junk = sources.load("fashion-mnist", "train").images(GREY)
+    rng = np.random.default_rng(seed)
+    outlier = np.zeros(len(pictures), dtype=bool)
+    count = round(SHARE * len(pictures))
+    outlier[rng.choice(len(pictures), count, replace=False)] = True
+    pictures[outlier] = junk[rng.choice(len(junk), count, replace=False)]
+    return Dataset("images", pictures, name=f"digits with 10% Fashion, seed {seed}"), outlier
+
+
+class Judge(nn.Module):
+    """A small CNN that tells the ten digits and Fashion apart; its 64 features carry the Frechet distance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(32 * 49, 64), nn.ReLU()),
+        )
+        self.head = nn.Linear(64, _FASHION + 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits ``(N, 11)``."""
+        logits: Tensor = self.head(self.features(pictures))
+        return logits
+
+
+def train_judge(epochs: int = 3) -> tuple[Judge, float]:
+    """A judge trained on clean digits and Fashion training pictures, and its accuracy on held-out ones of both."""
+    digits, fashion = sources.load("digits", "train"), sources.load("fashion-mnist", "train").select(range(4000))
+    pictures = np.concatenate([digits.images(GREY), fashion.images(GREY)])
+    labels = torch.from_numpy(np.concatenate([digits.require_labels(), np.full(len(fashion), _FASHION)]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        judge = Judge()
+    optimizer = torch.optim.Adam(judge.parameters(), 2e-3)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(epochs):
+        for chosen in torch.split(torch.randperm(len(pictures), generator=random), 64):
+            loss = F.cross_entropy(judge(to_network(pictures[chosen.numpy()], _CPU)), labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    test, other = sources.load("digits", "test"), sources.load("fashion-mnist", "test").select(range(2000))
+    with torch.no_grad():
+        right = [
+            (judge(to_network(test.images(GREY), _CPU)).argmax(1).numpy() == test.require_labels()).mean(),
+            (judge(to_network(other.images(GREY), _CPU)).argmax(1).numpy() == _FASHION).mean(),
+        ]
+    return judge, float(np.mean(right))
+
+
+@torch.no_grad()
+def frechet_distance(judge: Judge, first: UInt8, second: UInt8) -> float:
+    """Frechet distance of the judge's features, each side as a Gaussian."""
+    sides = [judge.features(to_network(pictures, _CPU)).double() for pictures in (first, second)]
+    means = [side.mean(0) for side in sides]
+    covariances = [torch.cov(side.T)[None] for side in sides]
+    return float((means[0] - means[1]).square().sum() + bures(*covariances)[0, 0])
+
+
+def judge_generators(checkpoint: Checkpoint, measured: Measured) -> float:
+    """Measure every generator that the shipped checkpoint holds; returns the judge's accuracy."""
+    judge, accuracy = train_judge()
+    stored = checkpoint.tensors()
+    real = sources.load("digits", "test").images(GREY)
+    for name, entry in checkpoint.config.outputs["proof"].items():
+        config = Config.model_validate(entry["config"])
+        generator = Generator(config, 1)
+        prefix = f"{name}.generator."
+        generator.load_state_dict({k[len(prefix) :]: v for k, v in stored.items() if k.startswith(prefix)})
+        pictures = generate(generator, config, SAMPLES, entry["seed"], _CPU)
+        with torch.no_grad():
+            fashion = judge(to_network(pictures, _CPU)).argmax(1) == _FASHION
+        subject = {"robust": "method", "plain": "plain WGAN-GP"}.get(entry["subject"], entry["subject"])
+        measured.add("Fashion share of samples", subject, SETTING, float(fashion.double().mean()))
+        measured.add("Frechet distance to clean digits", subject, SETTING, frechet_distance(judge, pictures, real))
+        if config.outlier_fraction > 0.0:
+            outlier = polluted_digits(entry["seed"])[1]
+            weights = stored[f"{name}.sample_weights"].double().numpy()
+            measured.add("AUROC of training weights", subject, SETTING, area_under_roc(-weights, outlier))
+            measured.add("chi-square of training weights", subject, SETTING, 0.5 * float(np.mean((weights - 1) ** 2)))
+    return accuracy
