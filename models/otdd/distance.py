@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -162,7 +162,8 @@ def _augmented(prepared: Prepared, params: Params, device: torch.device) -> Tens
 def median_cost(cost: GroundCost) -> float:
     """Median over evenly spaced rows, positive: the scale that epsilon is a fraction of."""
     step = max(1, cost.shape[0] // MEDIAN_ROWS)
-    rows = torch.cat([cost.block(start, start + 1) for start in range(0, cost.shape[0], step)])
+    labels = None if cost.labels is None else replace(cost.labels, rows=cost.labels.rows[::step])
+    rows = replace(cost, x=cost.x[::step], labels=labels).dense()
     median = float(rows.median())
     return median if median > 0.0 else float(rows.max()) or 1.0
 
