@@ -13,6 +13,7 @@ from models.core.figures import Figure, Figures
 from models.core.method import MethodError
 from models.core.run import Run
 from models.core.transport.clouds import draw, points
+from models.robust_ot.gan_proof import SETTING, generator_claims
 from models.robust_ot.pictures import shares_picture
 from models.robust_ot.proofs import (
     ANGLES,
@@ -30,6 +31,7 @@ HEADLINES = {
     ("relative bias", "20% noise"),
     ("outlier AUROC", "10% Fashion"),
     ("rankings kept", "10% noise in one of 5 candidates"),
+    ("Fashion share of samples", SETTING),
 }
 _UNITS = {"relative bias": "share of the clean distance", "clean distance": "pixels in [0, 1]"}
 
@@ -46,14 +48,16 @@ def evaluate(checkpoint: Checkpoint, run: Run, dataset: Dataset | None = None) -
     measured = Measured()
     if dataset is None:
         used = _proofs(run, measured)
+        claims = generator_claims(checkpoint, measured)
         path = run.artifact("robust-ot.png", "image/png")
         shares_picture(lambda *key: measured.values["relative bias", *key], ("noise", "Fashion"), SHARES, path)
     else:
         _on_users_data(run, dataset, measured)
+        claims = []
         used = {dataset.name or "data set": dataset.sha256}
     return Figures(
         figures=_figures(measured),
-        claims=_claims(measured),
+        claims=_claims(measured) + claims,
         data_sha256=used,
         command="deepnight evaluate robust-ot",
         seconds=time.perf_counter() - began,

@@ -91,6 +91,34 @@ def frechet_distance(judge: Judge, first: UInt8, second: UInt8) -> float:
     return float((means[0] - means[1]).square().sum() + bures(*covariances)[0, 0])
 
 
+def generator_claims(checkpoint: Checkpoint, measured: Measured) -> list[str]:
+    """Measure the generators that the shipped checkpoint holds, and say what held; nothing for a user's version."""
+    if "proof" not in checkpoint.config.outputs:
+        return []
+    accuracy = judge_generators(checkpoint, measured)
+
+    def pair(quantity: str) -> tuple[float, float]:
+        return measured.mean(quantity, "method", SETTING), measured.mean(quantity, "plain WGAN-GP", SETTING)
+
+    def verdict(reached: bool) -> str:
+        return "met" if reached else "missed"
+
+    share, frechet = pair("Fashion share of samples"), pair("Frechet distance to clean digits")
+    auroc = measured.mean("AUROC of training weights", "method", SETTING)
+    entries = checkpoint.config.outputs["proof"].values()
+    count = {subject: sum(entry["subject"] == subject for entry in entries) for subject in ("robust", "plain")}
+    steps = min(entry["config"]["steps"] for entry in entries)
+    return [
+        f"Generators trained on {SETTING} ({count['robust']} robust, {count['plain']} plain, {steps} critic steps): a "
+        f"judge ({accuracy:.1%} right on held-out pictures) calls {share[0]:.1%} of the robust one's samples Fashion, and "
+        f"{share[1]:.1%} of a plain WGAN-GP's; the target of half is {verdict(2 * share[0] <= share[1])}.",
+        f"Frechet distance to clean digits in the judge's features: robust {frechet[0]:.1f}, plain {frechet[1]:.1f} "
+        f"({'lower' if frechet[0] < frechet[1] else 'not lower'}). Samples are far from converged at this size.",
+        f"AUROC of the training pictures' weights as outlier scores: {auroc:.3f}; the target of 0.9 is "
+        f"{verdict(auroc >= 0.9)}.",
+    ]
+
+
 def judge_generators(checkpoint: Checkpoint, measured: Measured) -> float:
     """Measure every generator that the shipped checkpoint holds; returns the judge's accuracy."""
     judge, accuracy = train_judge()
