@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,20 @@ def drift_picture(curves: tuple[Curve, Curve], path: Path) -> None:
 
 
 def transfer_picture(rows: list[dict[str, Any]], path: Path) -> None:
-    """Relative drop of the target's error against the distance of the source, by target."""
-    canvas = Canvas(figsize=(6, 4), layout="constrained")
+    """Relative drop of the target's error against the distance of the source: targets by colour, sources by marker."""
+    canvas = Canvas(figsize=(8, 4), layout="constrained")
     axes = canvas.subplots()
-    for target in sorted({row["target"] for row in rows}):
-        chosen = [row for row in rows if row["target"] == target]
-        axes.scatter([row["otdd"] for row in chosen], [row["gain"] for row in chosen], label=f"target: {target}")
-        for row in chosen:
-            axes.annotate(
-                row["source"], (row["otdd"], row["gain"]), fontsize=6, xytext=(4, 2), textcoords="offset points"
-            )
+    colours = {target: f"C{i}" for i, target in enumerate(sorted({row["target"] for row in rows}))}
+    markers = dict(zip(sorted({row["source"] for row in rows}), cycle("osD^vPX*"), strict=False))
+    for row in rows:
+        axes.scatter(row["otdd"], row["gain"], color=colours[row["target"]], marker=markers[row["source"]], s=45)
     axes.axhline(0, color="grey", linewidth=0.6)
     axes.set(xlabel="OTDD from source to target", ylabel="relative drop of the error by pretraining")
-    axes.legend(frameon=False, fontsize=8)
+    for target, colour in colours.items():
+        axes.scatter([], [], color=colour, marker="s", label=f"target: {target}")
+    for source, marker in markers.items():
+        axes.scatter([], [], color="none", edgecolor="black", marker=marker, label=f"source: {source}")
+    canvas.legend(frameon=False, fontsize=8, loc="outside right upper")
     canvas.savefig(path, dpi=120)
 
 
