@@ -110,8 +110,8 @@ def generator_claims(checkpoint: Checkpoint, measured: Measured) -> list[str]:
     steps = min(entry["config"]["steps"] for entry in entries)
     return [
         f"Generators trained on {SETTING} ({count['robust']} robust, {count['plain']} plain, {steps} critic steps): a "
-        f"judge ({accuracy:.1%} right on held-out pictures) calls {share[0]:.1%} of the robust one's samples Fashion, and "
-        f"{share[1]:.1%} of a plain WGAN-GP's; the target of half is {verdict(2 * share[0] <= share[1])}.",
+        f"judge ({accuracy:.1%} right on held-out pictures) calls {share[0]:.1%} of the robust one's samples Fashion, "
+        f"and {share[1]:.1%} of a plain WGAN-GP's; the target of half is {verdict(2 * share[0] <= share[1])}.",
         f"Frechet distance to clean digits in the judge's features: robust {frechet[0]:.1f}, plain {frechet[1]:.1f} "
         f"({'lower' if frechet[0] < frechet[1] else 'not lower'}). Samples are far from converged at this size.",
         f"AUROC of the training pictures' weights as outlier scores: {auroc:.3f}; the target of 0.9 is "
