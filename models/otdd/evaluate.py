@@ -167,8 +167,8 @@ def _transfer(run: Run, figures: list[Figure], claims: list[str]) -> list[dict[s
     claims.append(
         f"The relative drop of the target's error after pretraining has Spearman {rho:.2f} with the distance (95% "
         f"bootstrap over pairs {low:.2f} to {high:.2f}; target -.6 or stronger: {'met' if rho <= -0.6 else 'missed'}), "
-        f"label-agnostic W2 {plain_rho:.2f}. The exception are inverted digits, far away in pixels and as good to "
-        f"learn from: over the {len(kept)} other pairs it is {inner:.2f}."
+        f"label-agnostic W2 {plain_rho:.2f}. The exception, seen afterwards, are inverted digits, far away "
+        f"in pixels and as good to learn from: over the {len(kept)} other pairs it is {inner:.2f}."
     )
     transfer_picture(rows, run.artifact("transfer.png", "image/png"))
     return rows
