@@ -26,8 +26,11 @@ def free_port():
 
 
 def environment(home, port, **settings):
-    """The environment of an instance: this one's without its settings, then ``settings`` as ``DEEPNIGHT_*``."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DEEPNIGHT_")}
+    """The environment of an instance: this one's without its settings (and those of the ``make`` that runs the tests),
+    then ``settings`` as ``DEEPNIGHT_*``.
+    """
+    not_ours = ("DEEPNIGHT_", "MAKE", "MFLAGS", "ARGS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(not_ours)}
     own = {f"DEEPNIGHT_{name.upper()}": str(value) for name, value in settings.items()}
     return {**kept, "DEEPNIGHT_HOME": str(home), "DEEPNIGHT_PORT": str(port), **own}
 
