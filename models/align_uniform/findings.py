@@ -115,9 +115,17 @@ def _difference(groups: Mapping[str, Sequence[Row]], a: str, b: str, measure: st
 def _against_contrastive(groups: Mapping[str, Sequence[Row]]) -> str:
     linear, knn = (_difference(groups, METHOD, CONTRASTIVE, measure) for measure in ("linear", "knn"))
     return (
-        f"Within one point of the best SimCLR (tau 0.2) at equal steps: {_verdict(linear >= -0.01)} "
+        f"Within one point of SimCLR (tau 0.2) at equal steps: {_verdict(linear >= -0.01)} "
         f"({_points(linear)} by linear probe, {_points(knn)} by k-NN; "
-        f"{mean(groups, METHOD, 'seconds'):.0f} against {mean(groups, CONTRASTIVE, 'seconds'):.0f} CPU seconds)."
+        f"{mean(groups, METHOD, 'seconds'):.0f} against {mean(groups, CONTRASTIVE, 'seconds'):.0f} CPU seconds). "
+        f"By linear probe, {_temperatures(groups)}."
+    )
+
+
+def _temperatures(groups: Mapping[str, Sequence[Row]]) -> str:
+    names = sorted(name for name in (METHOD, *groups) if name.startswith("simclr-tau-") or name == METHOD)
+    return ", ".join(
+        f"{name} {100 * mean(groups, name, 'linear'):.1f}% ({len(groups[name])} runs)" for name in dict.fromkeys(names)
     )
 
 
