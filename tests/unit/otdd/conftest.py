@@ -1,5 +1,19 @@
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+
+from models.otdd.variants import inverted, original, rotated
+
+_spec = spec_from_file_location("otdd_local_job", Path(__file__).parent / "local_job.py")
+local_job = module_from_spec(_spec)
+_spec.loader.exec_module(local_job)
+LocalJob = local_job.LocalJob
+
+DATA = Path(__file__).parents[2] / "data"
+SIZE = 200
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -9,3 +23,31 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def write(folder, name, dataset):
+    path = folder / f"{name}.npz"
+    np.savez(path, images=dataset.inputs, labels=dataset.labels, class_names=np.array(dataset.class_names))
+    return path
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+    """Data set ids by name, in one store."""
+    folder = tmp_path_factory.mktemp("uploads")
+    job = LocalJob(folder / "uploader", folder / "store")
+    digits = original("digits", 1200, 0)
+    sets = {
+        "digits": digits.select(range(SIZE)),
+        "other digits": digits.select(range(SIZE, 2 * SIZE)),
+        "rotated": rotated(digits.select(range(2 * SIZE, 3 * SIZE)), 60),
+        "inverted": inverted(digits.select(range(3 * SIZE, 4 * SIZE))),
+    }
+    ids = {name: job.register_dataset(write(folder, name, dataset), name) for name, dataset in sets.items()}
+    ids["garments"] = job.register_dataset(DATA / "fashion-mnist-600.npz", "garments")
+    ids["vectors"] = job.register_dataset(DATA / "digits-8x8-600.csv", "vectors")
+    ids["text"] = job.register_dataset(DATA / "docstrings-300.jsonl", "text")
+    unlabelled = folder / "unlabelled.npz"
+    np.savez(unlabelled, images=sets["digits"].inputs)
+    ids["unlabelled"] = job.register_dataset(unlabelled, "unlabelled")
+    return folder / "store", ids

@@ -1,4 +1,4 @@
-"""The jobs dataset-distance and transfer-rank over uploaded data sets, and their end after a kill."""
+"""The job dataset-distance over uploaded data sets, and its end after a kill."""
 
 import json
 import os
@@ -21,9 +21,7 @@ from models.core.sources import load
 from models.core.transport.clouds import side
 from models.otdd.distance import otdd
 from models.otdd.jobs import dataset_distance
-from models.otdd.schema import DatasetDistance, Params, TransferRank
-from models.otdd.transfer import transfer_rank
-from models.otdd.variants import inverted, original, rotated
+from models.otdd.schema import DatasetDistance, Params
 
 HERE = Path(__file__).parent
 _spec = spec_from_file_location("otdd_local_job", HERE / "local_job.py")
@@ -34,34 +32,6 @@ LocalJob = local_job.LocalJob
 DATA = HERE.parents[1] / "data"
 SIZE = 200
 NAMES = ["digits", "other digits", "rotated", "inverted"]
-
-
-def write(folder, name, dataset):
-    path = folder / f"{name}.npz"
-    np.savez(path, images=dataset.inputs, labels=dataset.labels, class_names=np.array(dataset.class_names))
-    return path
-
-
-@pytest.fixture(scope="module")
-def uploads(tmp_path_factory):
-    """Data set ids by name, in one store."""
-    folder = tmp_path_factory.mktemp("uploads")
-    job = LocalJob(folder / "uploader", folder / "store")
-    digits = original("digits", 1200, 0)
-    sets = {
-        "digits": digits.select(range(SIZE)),
-        "other digits": digits.select(range(SIZE, 2 * SIZE)),
-        "rotated": rotated(digits.select(range(2 * SIZE, 3 * SIZE)), 60),
-        "inverted": inverted(digits.select(range(3 * SIZE, 4 * SIZE))),
-    }
-    ids = {name: job.register_dataset(write(folder, name, dataset), name) for name, dataset in sets.items()}
-    ids["garments"] = job.register_dataset(DATA / "fashion-mnist-600.npz", "garments")
-    ids["vectors"] = job.register_dataset(DATA / "digits-8x8-600.csv", "vectors")
-    ids["text"] = job.register_dataset(DATA / "docstrings-300.jsonl", "text")
-    unlabelled = folder / "unlabelled.npz"
-    np.savez(unlabelled, images=sets["digits"].inputs)
-    ids["unlabelled"] = job.register_dataset(unlabelled, "unlabelled")
-    return folder / "store", ids
 
 
 def start(folder, uploads, dataset=None, **reports):
@@ -262,53 +232,3 @@ def test_cancel_stops_before_the_next_pair(uploads, tmp_path):
     with pytest.raises(Cancelled):
         distances(job, uploads, NAMES)
     assert len(job.load_state()[1]["pairs"]) == 1 and not (tmp_path / "distances.png").exists()
-
-
-def ranking(job, uploads, names, **parameters):
-    return transfer_rank(job, TransferRank(sources=[uploads[1][name] for name in names], **parameters))
-
-
-def test_sources_are_ranked_by_distance(uploads, tmp_path):
-    names = ["inverted", "garments", "digits", "other digits", "rotated"]
-    result = ranking(start(tmp_path, uploads, "digits"), uploads, names, solver="exact")
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert result["object"] == "transfer-rank" and result["target"] == uploads[1]["digits"]
-    ranked = result["ranking"]
-    assert [row["name"] for row in ranked] == ["other digits", "rotated", "garments", "inverted"]
-    assert [row["rank"] for row in ranked] == [1, 2, 3, 4]
-    assert [row["distance"] for row in ranked] == sorted(row["distance"] for row in ranked)
-    pair = distances(start(tmp_path / "pair", uploads), uploads, ["other digits", "digits"], solver="exact")
-    assert ranked[0]["distance"] == pytest.approx(pair["distances"][0][1], rel=1e-9)
-    assert "gain" not in ranked[0] and ranked[0]["converged"]
-
-
-def test_the_gain_of_pretraining_is_measured(uploads, tmp_path):
-    stages = []
-    job = start(tmp_path, uploads, "digits", report=lambda _, stage, __: stages.append(stage))
-    result = ranking(job, uploads, ["other digits", "garments"], measure_gain=True, shots=2, gain_seeds=2)
-    nearest, farthest = result["ranking"]
-    assert nearest["name"] == "other digits" and -1 < farthest["gain"] < nearest["gain"] < 1
-    assert nearest["gain"] > 0 and nearest["gain_spread"] >= 0
-    assert stages.count("pretraining") == 2 * 2 * 4
-    again = start(tmp_path, uploads, "digits")
-    continued = ranking(again, uploads, ["other digits", "garments"], measure_gain=True, shots=2, gain_seeds=2)
-    assert continued == result
-
-
-@pytest.mark.parametrize(
-    ("target", "names", "parameters", "message"),
-    [
-        ("digits", ["digits"], {}, "sources: name at least one data set that is not the target"),
-        ("vectors", ["digits"], {}, "datasets: images and vectors cannot be compared"),
-        ("digits", ["unlabelled"], {}, "a: has no labels"),
-        (
-            "digits",
-            ["unlabelled"],
-            {"unlabelled": "cluster", "measure_gain": True},
-            "measure_gain: needs labelled data sets of pictures",
-        ),
-    ],
-)
-def test_rankings_that_cannot_be_made_are_named(uploads, tmp_path, target, names, parameters, message):
-    with pytest.raises(MethodError, match=message):
-        ranking(start(tmp_path, uploads, target), uploads, names, **parameters)
