@@ -17,7 +17,7 @@ from service.catalog import Served
 from service.inference import DeadlineError, InputFailedError, ModelFailedError, NotReadyError, OverloadedError
 from service.inputs import ItemLimits
 from service.operations import Body, Operation
-from service.problems import FieldError, Problem, unavailable
+from service.problems import CLIENT_CLOSED_REQUEST, FieldError, Problem, unavailable
 from service.reading import Reader
 from service.routing import json_response
 from service.services import Services
@@ -25,7 +25,6 @@ from service.submitting import submit
 from workers.client import JobSpec
 
 T = TypeVar("T")
-CLIENT_CLOSED_REQUEST = 499
 
 
 async def answer(

@@ -14,10 +14,12 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 log = structlog.get_logger("deepnight.gateway")
 
+CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it but the logs and metrics
 OPENAI_PREFIXES = ("/v1/embeddings", "/v1/images", "/v1/models")
 OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -74,7 +76,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own name
 def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
-    except ValueError:  # 499 is nginx's, not IANA's
+    except ValueError:
         return "Client Closed Request"
 
 
@@ -128,6 +130,10 @@ def install(app: FastAPI) -> None:
     async def on_http(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
         return problem_response(Problem(error.status_code, str(error.detail), headers=headers), request)
+
+    @app.exception_handler(ClientDisconnect)
+    async def on_disconnect(request: Request, error: ClientDisconnect) -> Response:
+        return problem_response(Problem(CLIENT_CLOSED_REQUEST, "the client closed the connection"), request)
 
     @app.exception_handler(Exception)
     async def on_crash(request: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 
 import httpx
 import pytest
@@ -145,6 +146,17 @@ def test_bodies_are_bounded_declared_or_streamed(gateway):
     with gateway.client() as http:
         answer = http.post("/v1/embeddings", content=stream(), headers={"content-type": "application/json"})
         check_problem(answer, 413)
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error_of_ours(gateway, client):
+    with socket.create_connection(("127.0.0.1", gateway.settings.port), timeout=10) as raw:
+        head = "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n"
+        raw.sendall(f"{head}Authorization: Bearer dn_contract-tests\r\n\r\n{{".encode())
+    counted = 'deepnight_http_requests_total{method="POST",route="/v1/embeddings",status="499"}'
+    until = time.monotonic() + 10
+    while counted not in client.get("/metrics").text:
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_rate_limit_says_when_to_come_back(tmp_path):
