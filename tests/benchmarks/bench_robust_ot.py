@@ -59,8 +59,8 @@ def _report(sizes, rounds):
     report.notes += [
         "ratios are medians of ratios within a round; the clean distance is plain transport without the noise",
         f"the cone programme (cvxpy, Clarabel) is run up to n = {CONE_UP_TO}, mm_unbalanced up to {UNBALANCED_UP_TO}",
-        "partial and unbalanced transport solve other problems: hard removal, and penalties with free total mass (its cost "
-        "is divided by the mass moved)",
+        "partial and unbalanced transport solve other problems: hard removal, and penalties with free total mass",
+        "the cost of mm_unbalanced is divided by the mass that it moves",
     ]
     return report
 
