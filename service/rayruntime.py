@@ -94,7 +94,7 @@ class RayRuntime:
             serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
         if self._folder is not None:
-            remove_left_behind(self._settings.home)
+            remove_own(self._settings.home, self._folder)
 
     def _make_folder(self) -> Path:
         """A short folder for Ray, whose sockets below it must stay under 108 bytes; a killed instance's is removed."""
@@ -113,6 +113,14 @@ def remove_left_behind(home: Path) -> None:
         folder = Path(note.read_text(encoding="utf-8"))
         if folder.name.startswith(PREFIX):
             _remove(folder)
+        note.unlink(missing_ok=True)
+
+
+def remove_own(home: Path, folder: Path) -> None:
+    """Remove the Ray folder ``folder``; the note in ``home`` may be a successor's already, and stays then."""
+    _remove(folder)
+    note = home / NOTE
+    if note.exists() and note.read_text(encoding="utf-8") == str(folder):
         note.unlink(missing_ok=True)
 
 
