@@ -48,7 +48,11 @@ def parse(path: Path, options: DatasetOptions, limits: Limits) -> Parsed:
 def _read(path: Path, options: DatasetOptions) -> pa.Table:
     delimiter, names = read_header(path)
     chosen = {name for name in (options.label, options.id, options.text, options.text_pair, options.image) if name}
-    as_text = [name for name in names if name in chosen or name.lower() in _TEXT]
+    lower = [name.lower() for name in names]
+    label = options.label or next((name for name in LABEL_NAMES if name in lower), None)
+    # Beside the column that is the label, the other usual names, `y` among them, are features.
+    guessed = _TEXT - {name for name in LABEL_NAMES if name != label}
+    as_text = [name for name in names if name in chosen or name.lower() in guessed]
     try:
         table = pa_csv.read_csv(
             path,

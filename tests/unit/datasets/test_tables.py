@@ -53,6 +53,13 @@ def test_csv_labels_stay_as_written(csv, read):
     assert dataset.inputs.tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
+def test_csv_other_names_of_labels_are_features_beside_the_label(csv, read):
+    for options in ({}, {"label": "label"}):
+        dataset = read(csv("x,y,label\n1,2,a\n3,4,b\n"), **options).dataset
+        assert dataset.inputs.tolist() == [[1, 2], [3, 4]]
+        assert dataset.class_names == ["a", "b"]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_csv_delimiters_and_byte_order_mark(csv, read, delimiter, mark):

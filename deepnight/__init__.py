@@ -1,0 +1,1 @@
+"""Deepnight, seen from outside: what a program that calls the service installs and imports."""
