@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class Source:
         for folder in (self.system, data_home() / self.name):
             if folder is not None and (folder / file.name).exists():
                 return folder / file.name
+        if not self.upstream.startswith("http"):
+            raise DataUnavailableError(f"{self.title}: no {file.name} in {data_home() / self.name}; {self.upstream}")
         try:
             fetched = pooch.retrieve(
                 f"{self.upstream}/{file.name}",
@@ -72,7 +75,9 @@ class Source:
     def content(self, key: str) -> bytes:
         """The decompressed, hash-checked content of one file."""
         path = self.path(key)
-        raw = gzip.decompress(path.read_bytes())
+        raw = path.read_bytes()
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
         if hashlib.sha256(raw).hexdigest() != self.files[key].content_sha256:
             raise DataUnavailableError(f"{path}: its content is not the published {self.title}")
         return raw
@@ -138,6 +143,16 @@ def _digits_8x8(source: Source, split: str) -> Dataset:
     return Dataset("images", images, bunch.target.astype(np.int64), names, name="digits-8x8/all")
 
 
+def _package_descriptions(source: Source, split: str) -> Dataset:
+    """Pairs of (description, synopsis); the splits never share a source package."""
+    from pyarrow import parquet
+
+    table = parquet.read_table(io.BytesIO(source.content("pairs")), filters=[("split", "=", split)])
+    columns = table.to_pydict()
+    pairs = list(zip(columns["description"], columns["synopsis"], strict=True))
+    return Dataset("pairs", pairs, sample_ids=columns["package"], name=f"package-descriptions/{split}")
+
+
 SOURCES: dict[str, Source] = {
     source.name: source
     for source in (
@@ -178,6 +193,21 @@ SOURCES: dict[str, Source] = {
             "shipped with Deepnight",
             _digits,
             splits=("all", "train", "test"),
+        ),
+        Source(
+            "package-descriptions",
+            "Debian package descriptions (54,113 of bookworm) and their one-line synopses",
+            "per package (GPL, MIT and alike): the licence of each Debian package's packaging",
+            "`python scripts/package_descriptions.py` makes it from Debian's package lists",
+            _package_descriptions,
+            splits=("train", "validation", "test"),
+            files={
+                "pairs": SourceFile(
+                    "package-descriptions.parquet",
+                    "5cbc8b5f26cde557d8a7843b9b0ad8a8",
+                    "e422b89e06439028bef27b21176b713d634c865d0d2dbf4efe0ffe209d1db57b",
+                ),
+            },
         ),
         Source(
             "digits-8x8",
