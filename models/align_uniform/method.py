@@ -38,7 +38,7 @@ class AlignUniform(Method[Params, Config]):
         """Build the network, batch norms folded into the convolutions.
 
         Raises:
-            CheckpointError: the checkpoint is damaged or of another method.
+            CheckpointError: the checkpoint is damaged.
         """
         network, spec = open_network(checkpoint)
         fold_batch_norms(network.eval())

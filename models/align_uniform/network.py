@@ -112,11 +112,11 @@ def open_network(checkpoint: Checkpoint) -> tuple[EmbeddingNetwork, ImageSpec]:
     """The network of ``checkpoint`` with its weights, and what it takes.
 
     Raises:
-        CheckpointError: the checkpoint is damaged or of another method.
+        CheckpointError: the checkpoint is damaged or not for pictures.
     """
     found = checkpoint.config
-    if found.method != "align-uniform" or not isinstance(found.input, ImageSpec):
-        raise CheckpointError(f"{checkpoint.folder.name} is a checkpoint of {found.method} for {found.input.kind}")
+    if not isinstance(found.input, ImageSpec):
+        raise CheckpointError(f"{checkpoint.folder.name} is a checkpoint for {found.input.kind}, not for pictures")
     try:
         config = Config.model_validate(found.config)
     except ValueError as error:

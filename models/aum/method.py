@@ -35,7 +35,7 @@ class Aum(Method[Params, Config]):
         """Build the network of ``checkpoint`` on ``device``.
 
         Raises:
-            CheckpointError: the checkpoint is damaged or of another method.
+            CheckpointError: the checkpoint is damaged.
         """
         network, text = read_networks(checkpoint)
         return cls(network.to(device), text)

@@ -99,11 +99,9 @@ def read_networks(checkpoint: Checkpoint) -> tuple[Classifier, TextTransform | N
     """The network (and the text transform) of a checkpoint, in evaluation mode on the CPU.
 
     Raises:
-        CheckpointError: the checkpoint is damaged or of another method.
+        CheckpointError: the checkpoint is damaged.
     """
     config = checkpoint.config
-    if config.method != "aum":
-        raise CheckpointError(f"{checkpoint.folder.name} is a checkpoint of {config.method}, not of aum")
     try:
         facts: dict[str, Any] = config.outputs
         architecture, shape = facts["architecture"], tuple(int(extent) for extent in facts["shape"])

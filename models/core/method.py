@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -35,10 +35,10 @@ class Method(ABC, Generic[ParamsT, ConfigT]):
     @classmethod
     @abstractmethod
     def load(cls, checkpoint: Checkpoint, device: torch.device) -> Method[ParamsT, ConfigT]:
-        """Build the network of ``checkpoint`` on ``device``, ready to predict.
+        """Build the network of ``checkpoint``, one of this method, on ``device``, ready to predict.
 
         Raises:
-            CheckpointError: the checkpoint is damaged or of another method.
+            CheckpointError: the checkpoint is damaged.
         """
 
     @abstractmethod
@@ -49,8 +49,15 @@ class Method(ABC, Generic[ParamsT, ConfigT]):
         halves, down to the single input.
 
         ``inputs`` is uint8 ``(N, H, W, C)``, float32 ``(N, D)``, a list of strings, or a list of
-        :class:`models.core.outputs.Sides`, as the checkpoint's input spec says.
+        :class:`models.core.outputs.Sides` or :class:`models.core.outputs.Draw`, as the checkpoint's input spec says.
         """
+
+    def stream(self, inputs: Any, params: ParamsT) -> Iterator[Sequence[Any]]:
+        """What :meth:`predict` gives, after any number of previews of the same type: one output an input each time.
+
+        Whoever iterates may stop between two of them, and the work ends there.
+        """
+        yield self.predict(inputs, params)
 
     @classmethod
     def train(cls, dataset: Dataset, config: ConfigT, run: Run) -> Checkpoint:
@@ -71,3 +78,15 @@ class Method(ABC, Generic[ParamsT, ConfigT]):
 
         With ``dataset``, measure the checkpoint on the user's data instead.
         """
+
+
+class WeightlessMethod(Method[ParamsT, ConfigT]):
+    """A method that computes from its inputs alone: its checkpoint holds settings, no weights."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, device: torch.device) -> WeightlessMethod[ParamsT, ConfigT]:
+        """Nothing is read from ``checkpoint``."""
+        return cls(device)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from models.core.card import Card, JobKind
-from models.core.checkpoint import CONFIG, Checkpoint
+from models.core.checkpoint import CONFIG, Checkpoint, CheckpointError
 
 if TYPE_CHECKING:
     from models.core.method import Method
@@ -90,10 +90,21 @@ class MethodEntry:
         found[0].card = self.card
         return found[0]
 
+    def checkpoint(self, folder: Path) -> Checkpoint:
+        """Open a checkpoint of this method; what its ``load`` and ``evaluate`` are given comes from here.
+
+        Raises:
+            CheckpointError: there is none in ``folder``, or it is of another method.
+        """
+        found = Checkpoint(folder)
+        if found.config.method != self.slug:
+            raise CheckpointError(f"{folder.name} is a checkpoint of {found.config.method}, not of {self.slug}")
+        return found
+
     def shipped(self) -> Checkpoint | None:
         """The checkpoint in the method's folder."""
         weights = self.folder / "weights"
-        return Checkpoint(weights) if (weights / CONFIG).exists() else None
+        return self.checkpoint(weights) if (weights / CONFIG).exists() else None
 
     def model(self, name: str) -> type[BaseModel]:
         """The pydantic model ``name`` of ``schema.py``.

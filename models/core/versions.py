@@ -93,9 +93,13 @@ class Versions:
         return found
 
     def checkpoint(self, version: Version) -> Checkpoint:
-        """Open the checkpoint of ``version``, fetching it first where the store is not local."""
+        """Open the checkpoint of ``version``, fetching it first where the store is not local.
+
+        Raises:
+            CheckpointError: it is damaged or of another method.
+        """
         if version.shipped:
-            return Checkpoint(version.entry.folder / "weights")
+            return version.entry.checkpoint(version.entry.folder / "weights")
         prefix = self._prefix(version.entry.slug, version.name)
         local = self._store.local_path(prefix)
         if local is None:
@@ -103,7 +107,7 @@ class Versions:
             for name in (WEIGHTS, FIGURES, CONFIG):
                 if not (local / name).exists() and self._store.exists(f"{prefix}/{name}"):
                     self._store.get_file(f"{prefix}/{name}", local / name)
-        return Checkpoint(local)
+        return version.entry.checkpoint(local)
 
     def default(self, slug: str) -> str:
         """The version name that the bare slug means.
@@ -133,6 +137,7 @@ class Versions:
 
         Raises:
             VersionExistsError: the name is taken.
+            CheckpointError: the folder holds no checkpoint, or one of another method.
             ValueError: not a version name.
         """
         entry = self.registry[slug]
@@ -143,6 +148,7 @@ class Versions:
             raise VersionExistsError(f"{slug}@{name} is the shipped version")
         if trained is not None and (job is None or trained.record.job != job):
             raise VersionExistsError(f"{slug}@{name} is there already")
+        entry.checkpoint(folder)
         prefix = self._prefix(slug, name)
         for file in (WEIGHTS, CONFIG, FIGURES):
             if (folder / file).exists():

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
-from models.core.checkpoint import Checkpoint, CheckpointError
+from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
 from models.core.figures import Figures
-from models.core.method import Method
+from models.core.method import WeightlessMethod
 from models.core.outputs import Distance, Sides
 from models.core.run import Run
 from models.robust_ot.distance import robust_distance
@@ -18,18 +16,8 @@ from models.robust_ot.schema import Config, Params
 from models.robust_ot.train import train
 
 
-class RobustOT(Method[Params, Config]):
-    """Distances need no weights: the shipped checkpoint holds settings only."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    @classmethod
-    def load(cls, checkpoint: Checkpoint, device: torch.device) -> RobustOT:
-        """Check that the checkpoint is this method's."""
-        if checkpoint.config.method != "robust-ot":
-            raise CheckpointError(f"{checkpoint.folder.name} is a checkpoint of {checkpoint.config.method}")
-        return cls(device)
+class RobustOT(WeightlessMethod[Params, Config]):
+    """Distances between sides of which parts may be outliers."""
 
     def predict(self, inputs: Sequence[Sides], params: Params) -> list[Distance]:
         """One :class:`Distance` for each pair of sides.

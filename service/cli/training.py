@@ -84,8 +84,6 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a checkpoint afresh: the proof of its paper with baselines, or its quality on your data."""
-    from models.core.checkpoint import Checkpoint
-
     if write and dataset is not None:
         raise Failure("--write stores the figures of the proof; it does not go with --dataset", 2)
     started = time.monotonic()
@@ -94,7 +92,8 @@ def evaluate(
             found = find_version(model)
             entry, opened = found.entry, open_versions().checkpoint(found)
         else:
-            entry, opened = _entry(model), Checkpoint(checkpoint)
+            entry = _entry(model)
+            opened = entry.checkpoint(checkpoint)
         data = None if dataset is None else load_dataset(dataset)
         figures = entry.method.evaluate(opened, _run(out or Path(temporary), seed, report), data)
         figures.seconds = figures.seconds or time.monotonic() - started

@@ -98,8 +98,8 @@ def test_damaged_checkpoints_are_named(entry, shipped, tmp_path):
     for name in ("config.json", "weights.safetensors"):
         shutil.copy(shipped.folder / name, folder / name)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "method": "another"}))
-    with pytest.raises(CheckpointError, match="checkpoint of another"):
+    (folder / "config.json").write_text(json.dumps({**config, "input": {"kind": "vector", "size": 4}}))
+    with pytest.raises(CheckpointError, match="for vector, not for pictures"):
         entry.method.load(Checkpoint(folder), torch.device("cpu"))
     (folder / "config.json").write_text(json.dumps({**config, "config": {"width": -1}}))
     with pytest.raises(CheckpointError, match="width"):

@@ -131,12 +131,11 @@ def test_resnet32_has_the_published_size():
     assert sum(p.numel() for p in network.parameters()) == 464_154  # 0.46 M in He et al., table 6
 
 
-def test_foreign_and_damaged_checkpoints_are_named(pictures, tmp_path):
+def test_damaged_checkpoints_are_named(pictures, tmp_path):
     checkpoint = trained(pictures, tmp_path, epochs=1)
     path = checkpoint.folder / "config.json"
     config = json.loads(path.read_text())
     for change, message in (
-        ({"method": "otdd"}, "a checkpoint of otdd"),
         ({"outputs": {}}, "no architecture"),
         ({"class_names": ["one", "two"]}, "shape"),
     ):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.core.card import Card
-from models.core.checkpoint import Checkpoint, CheckpointConfig
+from models.core.checkpoint import Checkpoint, CheckpointConfig, CheckpointError
 from models.core.inputs import VectorSpec
 from models.core.registry import Registry, UnknownMethodError, parse_model_id
 from models.core.store import BlobStore
@@ -138,6 +138,20 @@ def test_a_remote_store_is_fetched_once(root, tmp_path):
     checkpoint = versions.checkpoint(versions.resolve("doubling@far"))
     assert checkpoint.folder.is_relative_to(tmp_path / "cache")
     assert "unused" in checkpoint.tensors()
+
+
+def test_a_method_opens_only_checkpoints_of_its_own(versions, root):
+    folder = publish(versions, root, "mine") and versions.checkpoint(versions.resolve("doubling@mine")).folder
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"doubling"', '"tripling"'))
+    for opening in (
+        lambda: versions.checkpoint(versions.resolve("doubling@mine")),
+        lambda: versions.registry["doubling"].checkpoint(folder),
+        lambda: versions.publish("doubling", "other", folder, owner="me"),
+    ):
+        with pytest.raises(CheckpointError, match="is a checkpoint of tripling, not of doubling"):
+            opening()
+    assert [version.name for version in versions.list("doubling")] == ["1", "mine"]
 
 
 def test_model_ids():
