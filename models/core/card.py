@@ -46,7 +46,7 @@ class JobKind(BaseModel):
     parameters: str
     run: str
     dataset: Literal["required", "optional", "none"] = "required"
-    inputs: list[Literal["image", "vector", "text"]] = []
+    inputs: list[Literal["image", "vector", "text", "pairs"]] = []
     page: str = Field(default="", description="the list in the result that GET result pages by offset and limit")
     filters: dict[str, str] = Field(default={}, description="query parameter -> field of that list's items")
 
@@ -65,10 +65,15 @@ class Card(BaseModel):
     paper: Paper
     input: str
     output: str
-    trainable: list[Literal["image", "vector", "text"]] = []
+    trainable: list[Literal["image", "vector", "text", "pairs"]] = []
     placement: Literal["pool", "dedicated"] = "pool"
     max_batch: int = Field(default=64, ge=1, le=2048)
     inline_pairs: int = Field(default=0, ge=0, description="distance: n * m up to which it is answered at once")
+    inline_passes: int = Field(
+        default=0,
+        ge=0,
+        description="generate: forward passes up to which it is answered at once, as `passes` of schema.py counts them",
+    )
     jobs: list[JobKind] = []
 
     @classmethod

@@ -62,7 +62,13 @@ class SidesSpec(_Spec):
     kind: Literal["sides"] = "sides"
 
 
-InputSpec = Annotated[ImageSpec | VectorSpec | TextSpec | SidesSpec, Field(discriminator="kind")]
+class ClassSpec(_Spec):
+    """A class to generate, one of the checkpoint's ``class_names``, or none."""
+
+    kind: Literal["class"] = "class"
+
+
+InputSpec = Annotated[ImageSpec | VectorSpec | TextSpec | SidesSpec | ClassSpec, Field(discriminator="kind")]
 
 
 def fit_image(image: UInt8, spec: ImageSpec) -> UInt8:

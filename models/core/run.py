@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.core.feedback import Comparison, read_comparisons
+
 State = tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]
 
 
@@ -64,6 +66,10 @@ class Run(ABC):
     def artifact(self, name: str, media_type: str) -> Path:
         """A path to write the artifact ``name`` to; it is kept when the run ends."""
 
+    def comparisons(self) -> list[Comparison]:
+        """What people preferred, for a training that learns from it."""
+        return []
+
 
 class LocalRun(Run):
     """A run in a folder of this machine, for the command line and tests.
@@ -71,6 +77,7 @@ class LocalRun(Run):
     Args:
         folder: artifacts and the resume point are written here.
         report: called with ``(fraction, stage, message)`` at each progress report.
+        comparisons: a JSONL file of them, as the service exports it.
     """
 
     def __init__(
@@ -81,6 +88,7 @@ class LocalRun(Run):
         device: str = "cpu",
         report: Callable[[float, str, str], None] | None = None,
         log: Callable[[str], None] | None = None,
+        comparisons: Path | None = None,
     ) -> None:
         scratch = folder / "scratch"
         scratch.mkdir(parents=True, exist_ok=True)
@@ -89,6 +97,7 @@ class LocalRun(Run):
         self.metrics: dict[str, list[tuple[int, float]]] = {}
         self._report = report
         self._log = log
+        self._comparisons = comparisons
 
     def progress(self, fraction: float, stage: str, message: str = "") -> None:
         """Pass the report on."""
@@ -116,6 +125,14 @@ class LocalRun(Run):
     def artifact(self, name: str, media_type: str) -> Path:
         """A path in the run's folder."""
         return self.folder / name
+
+    def comparisons(self) -> list[Comparison]:
+        """Read the file where there is one.
+
+        Raises:
+            InputError: a line is not a comparison; names it.
+        """
+        return read_comparisons(self._comparisons) if self._comparisons is not None else []
 
 
 _META = "__meta__"
