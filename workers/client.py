@@ -102,7 +102,7 @@ class JobsClient:
         created = made == 1 or idempotency_key is None
         if created:
             with suppress(QueueUnavailableError):
-                await anyio.to_thread.run_sync(self._enqueue, job_id, spec.priority)
+                await anyio.to_thread.run_sync(self._enqueue, job_id)
         return await self._known(job_id), created
 
     async def get(self, job_id: str) -> JobRecord | None:
@@ -246,9 +246,9 @@ class JobsClient:
             raise UnknownJobError(job_id)
         return record
 
-    def _enqueue(self, job_id: str, priority: str) -> None:
+    def _enqueue(self, job_id: str) -> None:
         with queue_errors():
-            enqueue(self._queue_redis, self._settings, job_id, priority)
+            enqueue(self._queue_redis, self._settings, job_id)
 
     def _stop(self, job_id: str) -> bool:
         with queue_errors():

@@ -128,7 +128,7 @@ class Janitor:
         if record.status == "running":
             self._records.requeue(record.id, record.attempt)
         if rq_status is None:
-            enqueue(self._queue, self._settings, record.id, record.priority)
+            enqueue(self._queue, self._settings, record.id)
         else:
             self._records.push_missing(record.id)
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from redis import Redis
+from redis.client import Pipeline
 from rq import Queue, Retry
 from rq.command import send_stop_job_command
 from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
@@ -19,7 +20,7 @@ from rq.job import Job, JobStatus
 from rq.utils import as_text, now
 
 from service.settings import Settings
-from workers.scripts import MAX_ATTEMPTS
+from workers.scripts import MAX_ATTEMPTS, PLACE
 from workers.stats import QUEUE
 
 RUN_JOB = "workers.run.run_job"
@@ -75,13 +76,26 @@ class FastIntermediate(IntermediateQueue):
 
 
 class JobQueue(Queue):
-    """A queue whose maintenance lock outlives a dead worker by 30 seconds, not 15 minutes."""
+    """A queue in order of priority, whose maintenance lock outlives a dead worker by 30 seconds, not 15 minutes.
+
+    It is one list kept in order: a worker that serves several of the library's queues takes a job out of its list
+    before it stands in another, and one that dies in between loses it.
+    """
 
     job_class = QueuedJob
 
     def acquire_maintenance_lock(self) -> bool:
         """Take the lock, unless another worker has it."""
         return bool(self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK_S))
+
+    def push_job_id(self, job_id: str, pipeline: Pipeline | None = None, at_front: bool = False) -> None:
+        """Queue a job behind those of its record's priority; the library's ``at_front`` is not used."""
+        super().push_job_id(job_id, pipeline)
+        self.place(job_id, pipeline)
+
+    def place(self, job_id: str, pipeline: Pipeline | None = None) -> None:
+        """Move a job from the end of the queue to its place."""
+        (self.connection if pipeline is None else pipeline).eval(PLACE, 0, job_id)
 
     @property
     def intermediate_queue(self) -> IntermediateQueue:
@@ -94,10 +108,11 @@ def job_queue(connection: Redis) -> JobQueue:
     return JobQueue(QUEUE, connection=connection, serializer=SERIALIZER)
 
 
-def enqueue(connection: Redis, settings: Settings, job_id: str, priority: str = "normal") -> None:
+def enqueue(connection: Redis, settings: Settings, job_id: str) -> None:
     """Queue a job whose record exists; a repetition changes nothing."""
     with suppress(DuplicateJobError):
-        job_queue(connection).enqueue(
+        queue = job_queue(connection)
+        queue.enqueue(
             RUN_JOB,
             job_id,
             job_id=job_id,
@@ -106,8 +121,8 @@ def enqueue(connection: Redis, settings: Settings, job_id: str, priority: str = 
             retry=Retry(max=MAX_ATTEMPTS - 1),
             result_ttl=RESULT_TTL_S,
             failure_ttl=FAILURE_TTL_S,
-            at_front=priority == "high",
         )
+        queue.place(job_id)  # a unique job's insertion is one script of the library, which knows two ends only
 
 
 def stop(connection: Redis, job_id: str) -> bool:

@@ -28,8 +28,8 @@ _JSON_FIELDS = ("parameters", "labels", "progress", "error", "artifacts")
 class JobSpec(BaseModel):
     """What a user asks for.
 
-    ``priority`` ``high`` goes to the front of the queue, before earlier ones of the same priority; ``low`` waits like
-    ``normal``, as a worker serves one queue (with several the queue library would lose a job when a worker dies).
+    ``priority``: waiting ``high`` jobs start before ``normal`` ones and those before ``low`` ones, each in the order in
+    which they came. A running job is not interrupted.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

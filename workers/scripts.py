@@ -171,7 +171,31 @@ return 1
 """
 )
 
-PUSH_MISSING = f"""
+_IN_ORDER = f"""
+local function push(id)
+  local waiting, ranks = 'rq:queue:{QUEUE}', {{high=0, normal=1, low=2}}
+  local function rank(other) return ranks[redis.call('HGET', 'dn:job:' .. other, 'priority') or 'normal'] or 1 end
+  local own, low, high = rank(id), 0, redis.call('LLEN', waiting)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if rank(redis.call('LINDEX', waiting, middle)) <= own then low = middle + 1 else high = middle end
+  end
+  local behind = redis.call('LINDEX', waiting, low)
+  if behind then redis.call('LINSERT', waiting, 'BEFORE', behind, id) else redis.call('RPUSH', waiting, id) end
+end
+"""
+
+PLACE = (
+    _IN_ORDER
+    + f"""
+-- id of a job at the end of the queue: move it before those of lower priority; nothing where a worker took it meanwhile
+if redis.call('LREM', 'rq:queue:{QUEUE}', -1, ARGV[1]) == 1 then push(ARGV[1]) end
+"""
+)
+
+PUSH_MISSING = (
+    _IN_ORDER
+    + f"""
 -- id, now as the queue library writes it: push a job that its queue lost. 1 pushed, 0 it is waiting, taken or running
 local id = ARGV[1]
 for _, list in ipairs({{'rq:queue:{QUEUE}', 'rq:queue:{QUEUE}:intermediate'}}) do
@@ -181,6 +205,7 @@ for _, entry in ipairs(redis.call('ZRANGE', 'rq:wip:{QUEUE}', 0, -1)) do
   if string.sub(entry, 1, #id + 1) == id .. ':' then return 0 end
 end
 redis.call('HSET', 'rq:job:' .. id, 'status', 'queued', 'enqueued_at', ARGV[2])
-redis.call('RPUSH', 'rq:queue:{QUEUE}', id)
+push(id)
 return 1
 """
+)

@@ -3,11 +3,14 @@
 import asyncio
 import hashlib
 import json
+import random
 import time
 
 import pytest
 
 from workers.client import IdempotencyConflictError, JobSpec, QueueUnavailableError, TooManyJobsError, UnknownJobError
+from workers.connect import prompt
+from workers.queue import job_queue
 from workers.records import Records
 from workers.stats import DURATION_BOUNDS, WAIT_BOUNDS
 
@@ -47,9 +50,22 @@ def test_a_submitted_job_is_recorded_and_queued(stack):
     assert record.spec == spec
 
 
-def test_high_priority_goes_to_the_front(stack):
-    ids = [stack.submit("steps", priority=priority).id for priority in ("normal", "low", "high")]
-    assert stack.redis.lrange("rq:queue:jobs", 0, -1) == [ids[2], ids[0], ids[1]]
+def test_jobs_wait_by_priority_then_by_age(stack):
+    came = random.Random(3).choices(("low", "normal", "high"), k=40)
+    ids = [stack.submit("steps", owner=f"owner-{n}", priority=priority).id for n, priority in enumerate(came)]
+    order = sorted(range(len(came)), key=lambda n: ("high", "normal", "low").index(came[n]))
+    assert stack.redis.lrange("rq:queue:jobs", 0, -1) == [ids[n] for n in order]
+
+
+def test_a_retry_and_a_repair_keep_the_priority(stack, records):
+    low, normal, high = (stack.submit("steps", priority=priority).id for priority in ("low", "normal", "high"))
+    begin(stack, records, normal)
+    queue = job_queue(prompt(stack.settings.redis_url))
+    queue._enqueue_job(queue.fetch_job(normal))
+    assert stack.redis.lrange("rq:queue:jobs", 0, -1) == [high, normal, low]
+    stack.redis.lrem("rq:queue:jobs", 0, high)
+    assert records.push_missing(high)
+    assert stack.redis.lrange("rq:queue:jobs", 0, -1) == [high, normal, low]
 
 
 def test_fifty_submissions_with_one_key_make_one_job(stack):
