@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from service import __version__, openapi, problems
 from service.auth import Authenticator
@@ -14,6 +16,7 @@ from service.metrics import Metrics
 from service.middleware import RequestContext
 from service.ratelimit import RateLimiter
 from service.routes import ROUTERS
+from service.routing import Shortcut
 from service.services import Services, make_services
 from service.settings import Settings
 
@@ -25,6 +28,24 @@ as the search for mislabeled samples in a data set of yours."""
 
 class InsecureError(RuntimeError):
     """Other machines could use the service without a key."""
+
+
+class Gateway(FastAPI):
+    """The application with its own outermost layer, and the shortcut to predictions before FastAPI's layers."""
+
+    def __init__(self, metrics: Metrics, settings: Settings, **options: Any) -> None:
+        self._metrics = metrics
+        self._settings = settings
+        super().__init__(**options)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Request context, shortcut, FastAPI's own stack."""
+        return RequestContext(
+            Shortcut(super().build_middleware_stack(), ROUTERS),
+            metrics=self._metrics,
+            max_body=self._settings.max_body_bytes,
+            streamed=("/v1/datasets",),
+        )
 
 
 def create_app(settings: Settings, *, make: Callable[[Settings, Metrics], Services] = make_services) -> FastAPI:
@@ -50,7 +71,9 @@ def create_app(settings: Settings, *, make: Callable[[Settings, Metrics], Servic
             await services.inference.stop()
             await services.jobs.close()
 
-    app = FastAPI(
+    app = Gateway(
+        metrics,
+        settings,
         title="Deepnight",
         version=__version__,
         description=DESCRIPTION,
@@ -69,6 +92,5 @@ def create_app(settings: Settings, *, make: Callable[[Settings, Metrics], Servic
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(RequestContext, metrics=metrics, max_body=settings.max_body_bytes, streamed=("/v1/datasets",))
     app.openapi = lambda: openapi.document(app, services.registry)  # type: ignore[method-assign]
     return app

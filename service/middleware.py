@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,8 +40,8 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if SANE_ID.match(given) else f"req_{os.urandom(16).hex()}"
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
@@ -52,10 +51,9 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answer = MutableHeaders(scope=message)
-                answer["X-Request-Id"] = request_id
+                message["headers"].append((b"x-request-id", request_id.encode("latin-1")))
                 for name, value in state.get("answer_headers", {}).items():
-                    answer[name] = value
+                    message["headers"].append((name.lower().encode("latin-1"), value.encode("latin-1")))
             await send(message)
 
         self._metrics.in_flight.inc()
@@ -72,8 +70,8 @@ class RequestContext:
     def _bounded(self, scope: Scope) -> bool:
         return not (scope["method"] == "POST" and scope["path"].startswith(self._streamed))
 
-    def _bound(self, headers: Headers, receive: Receive) -> Receive:
-        declared = headers.get("content-length", "0")
+    def _bound(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_body:
             raise self._too_large()
         received = 0

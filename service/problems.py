@@ -102,43 +102,59 @@ def problem_response(problem: Problem, request: Request) -> Response:
     if path.startswith("/v2"):
         document["error"] = problem.detail
     elif path.startswith(OPENAI_PREFIXES):
-        param = problem.errors[0].field.strip("/").replace("/", ".") if problem.errors else None
-        kind = OPENAI_TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
-        document["error"] = {
-            "message": "; ".join(f"{e.field}: {e.detail}" for e in problem.errors) or problem.detail,
-            "type": kind,
-            "param": param,
-            "code": problem.code or None,
-        }
+        document["error"] = openai_error(problem)
     return Response(
         orjson.dumps(document), problem.status, headers=problem.headers, media_type="application/problem+json"
     )
 
 
+def openai_error(problem: Problem) -> dict[str, Any]:
+    """OpenAI's ``error`` object."""
+    param = problem.errors[0].field.strip("/").replace("/", ".") if problem.errors else None
+    kind = OPENAI_TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
+    return {
+        "message": "; ".join(f"{e.field}: {e.detail}" for e in problem.errors) or problem.detail,
+        "type": kind,
+        "param": param,
+        "code": problem.code or None,
+    }
+
+
 def install(app: FastAPI) -> None:
     """Answer every exception of ``app`` with a problem document."""
 
-    @app.exception_handler(Problem)
-    async def on_problem(request: Request, problem: Problem) -> Response:
-        return problem_response(problem, request)
+    async def on_exception(request: Request, error: Exception) -> Response:
+        return answer_exception(error, request)
 
-    @app.exception_handler(RequestValidationError)
-    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
-        return problem_response(_from_validation(error), request)
+    for kind in (Problem, RequestValidationError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, on_exception)
 
-    @app.exception_handler(HTTPException)
-    async def on_http(request: Request, error: HTTPException) -> Response:
-        headers = dict(error.headers or {})
-        return problem_response(Problem(error.status_code, str(error.detail), headers=headers), request)
 
-    @app.exception_handler(ClientDisconnect)
-    async def on_disconnect(request: Request, error: ClientDisconnect) -> Response:
-        return problem_response(Problem(CLIENT_CLOSED_REQUEST, "the client closed the connection"), request)
+def answer_exception(error: Exception, request: Request) -> Response:
+    """The problem document for whatever a route raised; what no route means to raise is logged."""
+    match error:
+        case Problem():
+            problem = error
+        case RequestValidationError():
+            problem = _from_validation(error)
+        case HTTPException():
+            problem = Problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+        case ClientDisconnect():
+            problem = Problem(CLIENT_CLOSED_REQUEST, "the client closed the connection")
+        case _:
+            log.error("unhandled exception", path=request.url.path, exc_info=error)
+            problem = Problem(500, "an internal error; the request id names it in the logs")
+    return problem_response(problem, request)
 
-    @app.exception_handler(Exception)
-    async def on_crash(request: Request, error: Exception) -> Response:
-        log.error("unhandled exception", path=request.url.path, exc_info=error)
-        return problem_response(Problem(500, "an internal error; the request id names it in the logs"), request)
+
+def invalid(error: ValidationError) -> Problem:
+    """422 for a body that is not what the route takes."""
+    return Problem(422, "the request is not valid", errors=field_errors(error), code="invalid")
+
+
+def malformed(reason: str) -> Problem:
+    """400 for a body that is not JSON."""
+    return Problem(400, f"the body is not valid JSON: {reason}", code="malformed_json")
 
 
 def _from_validation(error: RequestValidationError) -> Problem:
@@ -146,8 +162,7 @@ def _from_validation(error: RequestValidationError) -> Problem:
     for item in error.errors():
         where, *rest = item["loc"]
         if item["type"] == "json_invalid":
-            detail = f"the body is not valid JSON: {item.get('ctx', {}).get('error', item['msg'])}"
-            return Problem(400, detail, code="malformed_json")
+            return malformed(item.get("ctx", {}).get("error", item["msg"]))
         pointer = "".join(f"/{part}" for part in rest) if where == "body" else ".".join(str(part) for part in rest)
         errors.append(FieldError(pointer or "/", item["msg"]))
     return Problem(422, "the request is not valid", errors=errors, code="invalid")

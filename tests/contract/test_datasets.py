@@ -43,10 +43,17 @@ def problem(answer, status, field=None):
     return document
 
 
+def is_parser(process):
+    try:
+        return "models.core.datasets.ingest" in process.cmdline()
+    except psutil.NoSuchProcess:  # ended in between; a zombie is one, too
+        return False
+
+
 def leftovers(home):
     """Files of uploads that were not finished, and processes that parse."""
     found = [path for folder in ("cache/uploads", "store/.partial") for path in (home / folder).glob("*")]
-    parsers = [p for p in psutil.Process().children(recursive=True) if "models.core.datasets.ingest" in p.cmdline()]
+    parsers = [p for p in psutil.Process().children(recursive=True) if is_parser(p)]
     return found + parsers
 
 
