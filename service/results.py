@@ -10,6 +10,7 @@ import orjson
 from models.core.card import JobKind
 from models.core.store import BlobStore
 from service.problems import FieldError, Problem
+from workers.pages import read_page
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
@@ -24,24 +25,20 @@ def result_page(store: BlobStore, key: str, kind: JobKind | None, query: Mapping
     Raises:
         Problem: 410 the result was deleted after its time, 422 a query parameter that is not valid.
     """
-    paged = kind is not None and bool(kind.page)
-    filters = kind.filters if kind is not None and paged else {}
-    _refuse_unknown(query, {"offset", "limit", *filters} if paged else set())
+    list_name = kind.page if kind is not None else ""
+    filters = kind.filters if kind is not None and list_name else {}
+    _refuse_unknown(query, {"offset", "limit", *filters} if list_name else set())
     offset = _number(query, "offset", 0, 0, 1 << 53)
     limit = _number(query, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     try:
         result: dict[str, Any] = orjson.loads(store.get(key))
+        if list_name not in result or result[list_name] is not None:
+            return result
+        wanted = {name: query[name] for name in filters if name in query}
+        rows, has_more = read_page(store, key.rpartition("/")[0], wanted, offset, limit)
     except FileNotFoundError:
         raise Problem(410, "the result was deleted: results are kept for a limited time", code="gone") from None
-    if kind is None or not paged:
-        return result
-    items = result.get(kind.page)
-    if not isinstance(items, list):
-        return result
-    for name, field in filters.items():
-        if name in query:
-            items = [item for item in items if _text(item.get(field)) == query[name].lower()]
-    return {**result, kind.page: items[offset : offset + limit], "has_more": offset + limit < len(items)}
+    return {**result, list_name: rows, "has_more": has_more}
 
 
 def _refuse_unknown(query: Mapping[str, str], known: set[str]) -> None:
@@ -58,7 +55,3 @@ def _number(query: Mapping[str, str], name: str, default: int, low: int, high: i
         errors = [FieldError(name, f"a whole number from {low} to {high}")]
         raise Problem(422, "a query parameter is not valid", errors=errors, code="invalid_query")
     return int(text)
-
-
-def _text(value: Any) -> str:
-    return str(value).lower()

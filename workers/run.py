@@ -22,6 +22,7 @@ from workers import kinds
 from workers.connect import patient
 from workers.context import WorkerContext
 from workers.outbox import LOST_EXIT, Outbox
+from workers.pages import INDEX, ROWS, Pages, split_pages
 from workers.records import JobRecord, JobSpec, Records, Status
 from workers.verdicts import finish, internal_error, worker_lost
 from workers.worker import scratch_folder
@@ -33,10 +34,11 @@ BEGUN, CANCELLED, EXHAUSTED, LEASE_LOST = 1, 2, 3, -1
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended; ``result`` is JSON."""
+    """How a job ended; ``result`` is JSON, its long list apart."""
 
     status: Status
     result: str = ""
+    pages: Pages | None = None
     error: dict[str, Any] | None = None
     traceback: str = ""
 
@@ -101,7 +103,9 @@ def _outcome(context: WorkerContext, record: JobRecord) -> Outcome:
 
     try:
         result = kinds.execute(context.registry, context, _spec(context, record))
-        return Outcome("succeeded", json.dumps(result, allow_nan=False))
+        found = context.registry.job_kinds().get(record.kind)
+        rest, pages = split_pages(result, None if found is None else found[1])
+        return Outcome("succeeded", json.dumps(rest, allow_nan=False), pages)
     except Cancelled:
         return Outcome("cancelled")
     except (redis.ConnectionError, redis.TimeoutError):
@@ -124,6 +128,9 @@ def _record(records: Records, record: JobRecord, context: WorkerContext, outbox:
     """Store what the job made, then close its record: the pointers appear together and last."""
     fields: dict[str, Any] = {"error": outcome.error, "state_key": ""}
     if outcome.status == "succeeded":
+        if outcome.pages is not None:
+            context.store_blob(ROWS, outcome.pages.rows)
+            context.store_blob(INDEX, outcome.pages.index)
         fields["result_key"] = context.store_blob("result.json", outcome.result.encode())
         fields["artifacts"] = [artifact.model_dump() for artifact in context.store_artifacts()]
         fields["progress"] = {"fraction": 1.0, "stage": "done", "message": "", "eta_seconds": 0.0}

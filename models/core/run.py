@@ -10,7 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -140,15 +140,26 @@ _META = "__meta__"
 
 def write_state(path: Path, tensors: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> None:
     """Write arrays and facts as one npz file, replacing ``path`` in one step."""
-    encoded = np.frombuffer(json.dumps(dict(meta)).encode(), dtype=np.uint8)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        np.savez(file, **{_META: encoded}, **dict(tensors))  # type: ignore[arg-type]
+        dump_state(file, tensors, meta)
     partial.replace(path)
+
+
+def dump_state(file: IO[bytes], tensors: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> None:
+    """Write arrays and facts as one npz file to an open one."""
+    encoded = np.frombuffer(json.dumps(dict(meta)).encode(), dtype=np.uint8)
+    np.savez(file, **{_META: encoded}, **dict(tensors))  # type: ignore[arg-type]
 
 
 def read_state(path: Path) -> State:
     """Read what :func:`write_state` wrote; never unpickles."""
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file:
+        return load_state(file)
+
+
+def load_state(file: IO[bytes]) -> State:
+    """Read what :func:`dump_state` wrote; never unpickles."""
+    with np.load(file, allow_pickle=False) as archive:
         tensors = {name: archive[name] for name in archive.files if name != _META}
         return tensors, json.loads(archive[_META].tobytes())
