@@ -164,7 +164,9 @@ def _tar(path: Path, keep: Keep, out: Path, limits: Limits) -> int:
     samples = 0
     with (
         open_tar(path, limits) as reader,
-        gzip.open(out, "wb") as stream,
+        out.open("wb") as file,
+        # Neither the time nor the name of the file: the same samples are the same data set.
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as target,
     ):
         for info in reader.members():

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tarfile
+import time
 import zipfile
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.core.datasets import DatasetOptions, write_dataset
+from models.core.datasets import DatasetOptions, DatasetStore, write_dataset
 from models.core.datasets.options import Limits
 from models.core.datasets.reading import format_of, read_dataset
+from models.core.store import BlobStore
 
 SLICES = [
     "fashion-mnist-600.npz",
@@ -48,6 +50,20 @@ def test_all_samples_give_the_same_data_and_wrong_indices_no_file(data, tmp_path
         with pytest.raises(ValueError, match="keep_indices"):
             write_dataset(data / name, format_of(name), wrong, tmp_path / f"wrong-{name}")
         assert not (tmp_path / f"wrong-{name}").exists()
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_the_same_samples_written_later_are_the_same_data_set(data, tmp_path, monkeypatch, name):
+    store, real = DatasetStore(BlobStore(str(tmp_path / "store")), tmp_path / "cache"), time.time
+    added = []
+    for late in (0, 100_000):
+        monkeypatch.setattr(time, "time", lambda late=late: real() + late)
+        out = tmp_path / f"{late}-{name}"
+        write_dataset(data / name, format_of(name), range(50), out)
+        added.append(store.add("ann", out, filename=name))
+    (first, new), (again, new_again) = added
+    assert (new, new_again) == (True, False)
+    assert again == first
 
 
 def test_parquet_keeps_all_columns_types_and_metadata(tmp_path):
