@@ -22,10 +22,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.align_uniform.data import held_out_metrics, image_tensor
+from models.align_uniform.data import fixed_pairs, held_out_metrics, image_tensor
 from models.align_uniform.network import EmbeddingNetwork
 from models.align_uniform.schema import Config
-from models.align_uniform.train import Problem, fit, objective
+from models.align_uniform.train import Problem, fit, objective, picture_view, policy
 from models.core import sources
 from models.core.checkpoint import CheckpointError
 from models.core.dataset import Dataset
@@ -125,7 +125,8 @@ def train_encoder(recipe: Recipe, dataset: Dataset, run: Run, steps: int = STEPS
     network = EmbeddingNetwork(config, SPEC.channels)
     every = image_tensor(dataset, SPEC)
     images, labels = every[:-HELD_OUT], torch.from_numpy(dataset.require_labels())
-    measure = held_out_metrics(network, every[-HELD_OUT:], config, run.device)
+    measure = held_out_metrics(network, fixed_pairs(every[-HELD_OUT:], policy(config)), config, run.device)
+    view = picture_view(images, config, run.device)
     if recipe.supervised:
         classifier = nn.Sequential(network.encoder, nn.Linear(network.encoder.features, int(labels.max()) + 1))
 
@@ -133,14 +134,14 @@ def train_encoder(recipe: Recipe, dataset: Dataset, run: Run, steps: int = STEPS
             loss = F.cross_entropy(classifier(torch.cat([x, y])), labels[indices].repeat(2).to(x.device))
             return loss, {}
 
-        problem = Problem(classifier, images, classify, measure, steps)
+        problem = Problem(classifier, len(images), view, classify, measure, steps)
     else:
 
         def contrast(x: Tensor, y: Tensor, _: Tensor) -> tuple[Tensor, dict[str, float]]:
             first, second = network(torch.cat([x, y])).chunk(2)
             return objective(first, second, config)
 
-        problem = Problem(network, images, contrast, measure, steps)
+        problem = Problem(network, len(images), view, contrast, measure, steps)
     fit(problem, config, run)
     return network.eval()
 

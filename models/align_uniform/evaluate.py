@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from models.align_uniform import losses, metrics
 from models.align_uniform.baselines import DATA, SPEC, open_encoder, read_index, training_data
-from models.align_uniform.data import fixed_pairs, image_tensor
+from models.align_uniform.data import fixed_pairs, fixed_text_pairs, image_tensor
 from models.align_uniform.findings import MEASURES, Table, by_group, claims, group_figures, row_table
 from models.align_uniform.network import EmbeddingNetwork, open_network
 from models.align_uniform.proof import (
@@ -28,12 +28,13 @@ from models.align_uniform.proof import (
 from models.align_uniform.proof_pictures import Arcs, draw_proof
 from models.align_uniform.schema import Config, Space
 from models.align_uniform.train import policy
+from models.align_uniform.words import token_matrix
 from models.core import sources
 from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
 from models.core.encoders import encode
 from models.core.figures import Figure, Figures
-from models.core.inputs import Float32
+from models.core.inputs import Float32, ImageSpec
 from models.core.method import MethodError
 from models.core.probes import knn_accuracy, knn_predict, linear_probe, stratified_subset
 from models.core.run import Run
@@ -44,27 +45,32 @@ SPACES: tuple[Space, Space] = ("penultimate", "projection")
 
 
 def evaluate_on(checkpoint: Checkpoint, run: Run, dataset: Dataset) -> Figures:
-    """L_align, L_uniform and, where there are labels, k-NN accuracy of ``checkpoint`` on the user's pictures.
+    """L_align, L_uniform and, where there are labels, k-NN accuracy of ``checkpoint`` on the user's data.
 
-    A random sample of at most 4,000 pictures, fixed by the run's seed, with the training's own augmentations.
+    A random sample of at most 4,000 pictures or texts, fixed by the run's seed, with the training's own augmentations.
 
     Raises:
-        MethodError: not pictures, or fewer than 16.
+        MethodError: not what the checkpoint takes, or fewer than 16 samples.
         InputError: a picture does not fit.
     """
     started = time.monotonic()
-    if dataset.kind != "images" or len(dataset) < 16:
-        raise MethodError(f"dataset: at least 16 images are needed, this one holds {len(dataset)} {dataset.kind}")
     network, spec = open_network(checkpoint)
+    kind = "images" if isinstance(spec, ImageSpec) else "text"
+    if dataset.kind != kind or len(dataset) < 16:
+        raise MethodError(f"dataset: at least 16 {kind} are needed, this one holds {len(dataset)} {dataset.kind}")
     config = Config.model_validate(checkpoint.config.config)
     network.to(run.device)
     order = np.random.default_rng(run.seed).permutation(len(dataset))[:SAMPLES]
     chosen = dataset.select(np.sort(order).astype(np.int64))
-    images = image_tensor(chosen, spec)
-    run.progress(0.2, "embed", f"{len(chosen)} pictures and two views of each")
-    setting = f"{dataset.name or 'data set'}, {len(chosen)} of {len(dataset)} pictures"
-    first, second = (_both_spaces(network, views, run) for views in fixed_pairs(images, policy(config), run.seed))
-    plain = _both_spaces(network, images, run)
+    run.progress(0.2, "embed", f"{len(chosen)} {kind} and two views of each")
+    setting = f"{dataset.name or 'data set'}, {len(chosen)} of {len(dataset)} {kind}"
+    if isinstance(spec, ImageSpec):
+        inputs = image_tensor(chosen, spec)
+        pair = fixed_pairs(inputs, policy(config), run.seed)
+    else:
+        inputs = token_matrix(chosen.texts(), config.word_buckets, config.max_words)
+        pair = fixed_text_pairs(inputs, config, run.seed)
+    first, second, plain = (_both_spaces(network, part, run) for part in (*pair, inputs))
     run.progress(0.7, "measure")
     figures = []
     for position, space in enumerate(SPACES):
@@ -86,8 +92,8 @@ def evaluate_on(checkpoint: Checkpoint, run: Run, dataset: Dataset) -> Figures:
     )
 
 
-def _both_spaces(network: EmbeddingNetwork, images: torch.Tensor, run: Run) -> tuple[torch.Tensor, torch.Tensor]:
-    penultimate = encode(network.encoder, images, device=run.device)
+def _both_spaces(network: EmbeddingNetwork, inputs: torch.Tensor, run: Run) -> tuple[torch.Tensor, torch.Tensor]:
+    penultimate = encode(network.encoder, inputs, device=run.device)
     with torch.inference_mode():
         return penultimate, network.head(penultimate.to(run.device)).float().cpu()
 
@@ -137,7 +143,8 @@ def measure_proof(
     started = time.monotonic()
     network, spec = open_network(checkpoint)
     if spec != SPEC:
-        raise MethodError(f"model: the proof needs a checkpoint for {SPEC.shape} pictures, this one takes {spec.shape}")
+        taken = f"{spec.shape} pictures" if isinstance(spec, ImageSpec) else "texts"
+        raise MethodError(f"model: the proof needs a checkpoint for {SPEC.shape} pictures, this one takes {taken}")
     run.progress(0.0, "data")
     data = proof_data(train, test)
 

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.align_uniform.schema import Config
+from models.align_uniform.words import BagOfWords
 from models.core.checkpoint import Checkpoint, CheckpointError
 from models.core.encoders import ConvEncoder
-from models.core.inputs import ImageSpec
+from models.core.inputs import ImageSpec, TextSpec
 
 
 class SmallAlexNet(nn.Module):
@@ -49,10 +50,13 @@ class SmallAlexNet(nn.Module):
 
 
 class EmbeddingNetwork(nn.Module):
-    """Encoder, head and the principal axes of both spaces.
+    """An encoder, a head and the principal axes of both spaces.
 
     The axes are orthogonal, so turning a vector onto them changes no inner product and neither loss; the first
     k of them keep as much of the training features' second moment as any k directions can.
+
+    Args:
+        channels: of the input pictures; None for texts.
 
     Attributes:
         penultimate_axes: ``(features, features)``, columns ordered by decreasing share.
@@ -62,15 +66,18 @@ class EmbeddingNetwork(nn.Module):
     penultimate_axes: Tensor
     projection_axes: Tensor
 
-    def __init__(self, config: Config, channels: int) -> None:
+    def __init__(self, config: Config, channels: int | None) -> None:
         super().__init__()
-        self.encoder: ConvEncoder | SmallAlexNet
+        self.encoder: ConvEncoder | SmallAlexNet | BagOfWords
         self.head: nn.Module
-        if config.encoder == "small-alexnet":
+        if channels is not None and config.encoder == "small-alexnet":
             self.encoder = SmallAlexNet(channels, config.image_size)
             self.head = nn.Linear(self.encoder.features, config.feat_dim)
         else:
-            self.encoder = ConvEncoder(channels, config.width)
+            if channels is None:
+                self.encoder = BagOfWords(config.word_buckets, config.word_features)
+            else:
+                self.encoder = ConvEncoder(channels, config.width)
             hidden = 2 * self.encoder.features
             self.head = nn.Sequential(
                 nn.Linear(self.encoder.features, hidden, bias=False),
@@ -81,18 +88,18 @@ class EmbeddingNetwork(nn.Module):
         self.register_buffer("penultimate_axes", torch.eye(self.encoder.features))
         self.register_buffer("projection_axes", torch.eye(config.feat_dim))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Points on the hypersphere, ``(B, feat_dim)`` of unit length, in the trained coordinates."""
-        return F.normalize(self.head(self.encoder(images)), dim=1)
+        return F.normalize(self.head(self.encoder(inputs)), dim=1)
 
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The penultimate features and the hypersphere's points of the same pictures, in the trained coordinates."""
-        penultimate = self.encoder(images)
+    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The penultimate features and the hypersphere's points of the same inputs, in the trained coordinates."""
+        penultimate = self.encoder(inputs)
         return penultimate, F.normalize(self.head(penultimate), dim=1)
 
-    def embed(self, images: Tensor, *, projection: bool, normalize: bool, dimensions: int | None) -> Tensor:
+    def embed(self, inputs: Tensor, *, projection: bool, normalize: bool, dimensions: int | None) -> Tensor:
         """Vectors of one space on its principal axes, ``(B, dimensions)``."""
-        vectors = self.encoder(images)
+        vectors = self.encoder(inputs)
         axes = self.penultimate_axes
         if projection:
             vectors, axes = self.head(vectors), self.projection_axes
@@ -108,19 +115,19 @@ def principal_axes(features: Tensor) -> Tensor:
     return ordered
 
 
-def open_network(checkpoint: Checkpoint) -> tuple[EmbeddingNetwork, ImageSpec]:
+def open_network(checkpoint: Checkpoint) -> tuple[EmbeddingNetwork, ImageSpec | TextSpec]:
     """The network of ``checkpoint`` with its weights, and what it takes.
 
     Raises:
-        CheckpointError: the checkpoint is damaged or not for pictures.
+        CheckpointError: the checkpoint is damaged, or for neither pictures nor texts.
     """
     found = checkpoint.config
-    if not isinstance(found.input, ImageSpec):
-        raise CheckpointError(f"{checkpoint.folder.name} is a checkpoint for {found.input.kind}, not for pictures")
+    if not isinstance(found.input, ImageSpec | TextSpec):
+        raise CheckpointError(f"{checkpoint.folder.name} is a checkpoint for {found.input.kind}")
     try:
         config = Config.model_validate(found.config)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.folder.name}/config.json: {error}") from error
-    network = EmbeddingNetwork(config, found.input.channels)
+    network = EmbeddingNetwork(config, found.input.channels if isinstance(found.input, ImageSpec) else None)
     checkpoint.load_into(network)
     return network.eval(), found.input

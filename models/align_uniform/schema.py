@@ -40,7 +40,9 @@ class Config(BaseModel):
     uniform_within: Literal["view", "joint"] = Field(
         default="view", description="pairs of one view, or of both views pooled without the positive pairs"
     )
-    encoder: Literal["conv5", "small-alexnet"] = "conv5"
+    encoder: Literal["conv5", "small-alexnet"] = Field(
+        default="conv5", description="of pictures; texts are pooled from vectors of their words"
+    )
     width: int = Field(default=32, ge=4, le=256, description="channels of the first convolution of conv5")
     feat_dim: int = Field(default=64, ge=2, le=512, description="dimensions of the hypersphere's space")
     image_size: int = Field(default=28, ge=16, le=256, description="pictures are resized to this square, pixels")
@@ -48,18 +50,32 @@ class Config(BaseModel):
     epochs: int = Field(default=10, ge=1, le=10_000)
     batch_size: int = Field(default=256, ge=32, le=2048)
     optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float | None = Field(default=None, gt=0, le=10, description="unset: 0.003 for adam, 0.12 * batch/256 for sgd")
+    lr: float | None = Field(
+        default=None,
+        gt=0,
+        le=10,
+        description="unset: 0.003 (texts: 0.0003) for adam, 0.12 * batch/256 for sgd",
+    )
     weight_decay: float = Field(default=1e-6, ge=0, le=0.1)
     schedule: Literal["cosine", "steps"] = Field(
         default="cosine", description="steps: times 0.1 at 77.5%, 85% and 92.5% of the training"
     )
-    crop_scale: float = Field(default=0.3, gt=0, le=1, description="smallest share of a picture that a crop keeps")
+    crop_scale: float = Field(
+        default=0.3,
+        gt=0,
+        le=1,
+        description="smallest share of a picture's area, or of a text's words, that a crop keeps",
+    )
     flip: float = Field(
         default=0.0, ge=0, le=1, description="probability of a mirrored view: 0 where sides matter, 0.5 elsewhere"
     )
     jitter: float = Field(default=0.4, ge=0, le=1, description="strength of the brightness, contrast and colour jitter")
     jitter_probability: float = Field(default=0.8, ge=0, le=1)
     grey: float = Field(default=0.2, ge=0, le=1, description="probability that a colour view becomes grey")
+    word_dropout: float = Field(default=0.2, ge=0, lt=1, description="texts: probability that a view loses a word")
+    word_buckets: int = Field(default=1 << 15, ge=1024, le=1 << 20, description="texts: hash buckets of words")
+    word_features: int = Field(default=128, ge=8, le=1024, description="texts: length of the penultimate vectors")
+    max_words: int = Field(default=256, ge=8, le=4096, description="texts: words that are read, from the start")
 
     @model_validator(mode="after")
     def _some_loss(self) -> Config:
@@ -92,6 +108,7 @@ PRESETS = {
         flip=0.5,
         jitter_probability=1.0,
     ),
+    "text": Config(epochs=5, feat_dim=128, lr=3e-4),
 }
 
 

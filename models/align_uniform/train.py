@@ -15,11 +15,13 @@ from torch.optim.swa_utils import update_bn
 
 from models.align_uniform import losses
 from models.align_uniform.schema import Config
+from models.align_uniform.words import word_view
 from models.core.augment import ViewPolicy, augment
 from models.core.method import MethodError
 from models.core.run import Run
 from models.core.training import pack_training, unpack_training
 
+View = Callable[[Tensor, torch.Generator], Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, float]]]
 REPORTS = 20
 SETTLING_BATCHES = 32
@@ -31,14 +33,16 @@ class Problem:
 
     Attributes:
         module: everything that learns.
-        images: uint8 ``(N, C, H, W)``.
-        loss: from two views (float32 in [0, 1]) and the indices of their pictures to a scalar and named parts.
+        count: samples, N.
+        view: one random view of the samples at given positions, drawn from a generator.
+        loss: from two views and the positions of their samples to a scalar and named parts.
         held_out: metrics of the module at the moment, by name.
         total: steps of the whole training.
     """
 
     module: nn.Module
-    images: Tensor
+    count: int
+    view: View
     loss: Loss
     held_out: Callable[[], dict[str, float]]
     total: int
@@ -53,6 +57,23 @@ def policy(config: Config) -> ViewPolicy:
         jitter=config.jitter,
         jitter_probability=config.jitter_probability,
         grey=config.grey,
+    )
+
+
+def picture_view(images: Tensor, config: Config, device: torch.device | str) -> View:
+    """Views, float32 in [0, 1], of uint8 pictures ``(N, C, H, W)``."""
+
+    def view(indices: Tensor, generator: torch.Generator) -> Tensor:
+        drawn = augment(images[indices].to(device), policy(config), generator)
+        return drawn.contiguous(memory_format=torch.channels_last)
+
+    return view
+
+
+def text_view(tokens: Tensor, config: Config, device: torch.device | str) -> View:
+    """Views of texts, int32 ``(N, L)``."""
+    return lambda indices, generator: word_view(
+        tokens[indices].to(device), config.crop_scale, config.word_dropout, generator
     )
 
 
@@ -110,8 +131,8 @@ def fit(problem: Problem, config: Config, run: Run) -> None:
     optimizer = make_optimizer(module, config)
     views = torch.Generator().manual_seed(run.seed)
     torch.manual_seed(run.seed)
-    batch_size = min(config.batch_size, len(problem.images))
-    per_epoch = len(problem.images) // batch_size
+    batch_size = min(config.batch_size, problem.count)
+    per_epoch = problem.count // batch_size
     interval = min(per_epoch, max(1, problem.total // REPORTS))
     step = _resume(run, module, optimizer, views)
     started, first = time.monotonic(), step
@@ -120,15 +141,12 @@ def fit(problem: Problem, config: Config, run: Run) -> None:
     while step < problem.total:
         if step // per_epoch != epoch:
             epoch = step // per_epoch
-            order = batches(len(problem.images), batch_size, epoch, run.seed)
+            order = batches(problem.count, batch_size, epoch, run.seed)
         indices = order[step % per_epoch]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, problem.total)
-        pictures = problem.images[indices].to(device)
-        pair = [
-            augment(pictures, policy(config), views).contiguous(memory_format=torch.channels_last) for _ in range(2)
-        ]
-        loss, parts = problem.loss(pair[0], pair[1], indices)
+        first_view, second_view = problem.view(indices, views), problem.view(indices, views)
+        loss, parts = problem.loss(first_view, second_view, indices)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
@@ -140,22 +158,21 @@ def fit(problem: Problem, config: Config, run: Run) -> None:
             run.save_state(arrays, {**meta, "step": step})
 
 
-def settle_batch_norms(module: nn.Module, images: Tensor, config: Config, run: Run) -> None:
+def settle_batch_norms(problem: Problem, config: Config, run: Run) -> None:
     """Replace the batch norms' running averages by those of the final weights over 32 batches of views.
 
     Running averages lag behind by some tens of steps, which is all of a short training.
     """
-    batch_size = min(config.batch_size, len(images))
+    batch_size = min(config.batch_size, problem.count)
     views = torch.Generator().manual_seed(run.seed)
 
-    def pictures() -> Iterator[Tensor]:
+    def drawn() -> Iterator[Tensor]:
         for epoch in range(SETTLING_BATCHES):
-            for indices in batches(len(images), batch_size, epoch, run.seed):
-                view = augment(images[indices].to(run.device), policy(config), views)
-                yield view.contiguous(memory_format=torch.channels_last)
+            for indices in batches(problem.count, batch_size, epoch, run.seed):
+                yield problem.view(indices, views)
 
     with torch.no_grad():
-        update_bn(islice(pictures(), SETTLING_BATCHES), module)
+        update_bn(islice(drawn(), SETTLING_BATCHES), problem.module)
 
 
 def _resume(run: Run, module: nn.Module, optimizer: torch.optim.Optimizer, views: torch.Generator) -> int:

@@ -59,13 +59,17 @@ def encode(module: nn.Module, images: Tensor, *, device: torch.device | str, bat
     """Outputs of ``module`` in evaluation mode for many pictures, on the CPU.
 
     Args:
-        images: uint8 or float32 in [0, 1], ``(N, C, H, W)``; bytes are divided by 255.
+        images: uint8 or float32 in [0, 1], ``(N, C, H, W)``; bytes are divided by 255. Anything of fewer axes (the
+            tokens of texts) goes into ``module`` as it is.
     """
     was_training = module.training
     module.eval()
     outputs = []
     for batch in torch.split(images, batch_size):
         on_device = batch.to(device)
+        if on_device.ndim < 4:
+            outputs.append(module(on_device).float().cpu())
+            continue
         unit = on_device.float() / 255 if on_device.dtype == torch.uint8 else on_device
         outputs.append(module(unit.contiguous(memory_format=torch.channels_last)).float().cpu())
     module.train(was_training)

@@ -8,6 +8,7 @@ import torch
 from models.align_uniform.baselines import read_index
 from models.align_uniform.evaluate import measure_proof
 from models.align_uniform.network import open_network
+from models.align_uniform.schema import Config
 from models.core.checkpoint import Checkpoint, CheckpointError
 from models.core.dataset import Dataset
 from models.core.method import MethodError
@@ -99,7 +100,7 @@ def test_damaged_checkpoints_are_named(entry, shipped, tmp_path):
         shutil.copy(shipped.folder / name, folder / name)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "input": {"kind": "vector", "size": 4}}))
-    with pytest.raises(CheckpointError, match="for vector, not for pictures"):
+    with pytest.raises(CheckpointError, match="is a checkpoint for vector"):
         entry.method.load(Checkpoint(folder), torch.device("cpu"))
     (folder / "config.json").write_text(json.dumps({**config, "config": {"width": -1}}))
     with pytest.raises(CheckpointError, match="width"):
@@ -149,5 +150,5 @@ def test_the_shipped_encoders_are_what_their_recipes_say():
     index = read_index()
     assert index.keys() == RECIPES.keys()
     for name, entry in index.items():
-        assert entry.config == RECIPES[name].config.model_dump()
+        assert Config.model_validate(entry.config) == RECIPES[name].config
         open_encoder(name, entry)
