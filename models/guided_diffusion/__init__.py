@@ -1,0 +1,1 @@
+"""Guided diffusion: a diffusion model steered by a classifier of noisy pictures."""

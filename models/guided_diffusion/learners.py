@@ -1,0 +1,197 @@
+"""The three networks that a training makes, each with its optimiser and loss: denoiser, classifier, judge."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.core.devices import autocast
+from models.guided_diffusion.judge import Judge
+from models.guided_diffusion.network import NoisyClassifier, UNet
+from models.guided_diffusion.process import Process
+from models.guided_diffusion.schema import Config
+from models.guided_diffusion.timesteps import LossSecondMomentSteps, UniformSteps
+
+Parts = dict[str, float]
+
+
+class Learner(ABC):
+    """One network in training.
+
+    Attributes:
+        name: of the stage and of the network's tensors.
+        total: updates of the whole training.
+        module: what learns; ``kept`` is what samples are drawn from (an average of it, or itself).
+    """
+
+    name: str
+    total: int
+
+    def __init__(self, module: nn.Module, config: Config, process: Process, rate: float, decay: float) -> None:
+        self.module, self.kept = module, module
+        self.config, self.process = config, process
+        self.device = next(module.parameters()).device
+        self.clip_norm = math.inf
+        self.optimizer = torch.optim.AdamW(module.parameters(), rate, weight_decay=decay)
+        self.call: Callable[..., Tensor] = torch.compile(module) if config.compile else module
+
+    @abstractmethod
+    def rate(self, step: int) -> float:
+        """Learning rate of update ``step`` (from 0)."""
+
+    @abstractmethod
+    def loss(self, start: Tensor, labels: Tensor, random: torch.Generator) -> tuple[Tensor, Parts]:
+        """The loss of clean pictures ``(B, C, H, W)`` in [-1, 1] with labels int64 ``(B,)``, and named parts of it."""
+
+    def step(self, number: int, start: Tensor, labels: Tensor, random: torch.Generator) -> Parts:
+        """Update ``number`` (from 0); returns what to report."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(number)
+        self.module.train()
+        loss, parts = self.loss(start, labels, random)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
+        self.optimizer.step()
+        return {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": self.rate(number), **parts}
+
+    def modules(self) -> dict[str, nn.Module]:
+        """What a resume point keeps."""
+        return {self.name: self.module}
+
+    def state(self) -> dict[str, Tensor]:
+        """Further tensors of a resume point."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take back what :meth:`state` gave."""
+
+    def network(self, *inputs: Tensor) -> Tensor:
+        """Output of the module in the training's precision, float32."""
+        with autocast(self.device, self.config.precision):
+            return self.call(*inputs).float()
+
+    def _noised(self, start: Tensor, t: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(start.shape, generator=random).to(start.device)
+        noised = self.process.noised(start, t, noise)
+        return noised.contiguous(memory_format=torch.channels_last), noise
+
+
+class Denoiser(Learner):
+    """The U-Net under the hybrid loss, and the moving average of its weights."""
+
+    name = "denoiser"
+
+    def __init__(self, module: UNet, average: UNet, config: Config, process: Process) -> None:
+        super().__init__(module, config, process, config.learning_rate, 0.0)
+        self.total = config.steps
+        self.clip_norm = config.clip_norm
+        self.null = module.conditioning.labels - 1
+        self.average = average.requires_grad_(requires_grad=False)
+        self.kept = self.average
+        self.average.load_state_dict(module.state_dict())
+        weighted = config.time_sampling == "loss-second-moment"
+        self.steps = (LossSecondMomentSteps if weighted else UniformSteps)(len(process))
+
+    def rate(self, step: int) -> float:
+        """A linear rise, then half a cosine down to the final rate."""
+        config = self.config
+        if step < config.warmup:
+            return config.learning_rate * (step + 1) / config.warmup
+        share = (step - config.warmup) / max(1, self.total - config.warmup)
+        low = config.final_rate
+        return config.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * share)) / 2)
+
+    def loss(self, start: Tensor, labels: Tensor, random: torch.Generator) -> tuple[Tensor, Parts]:
+        """L_simple + L_vlb / 1000, of one step a picture; L_vlb sums T steps, so its one drawn step counts T times."""
+        dropped = (torch.rand(len(start), generator=random) < self.config.null_label).to(start.device)
+        t, weights = (drawn.to(start.device) for drawn in self.steps.draw(len(start), random))
+        x, noise = self._noised(start, t, random)
+        output = self.network(x, t, torch.where(dropped, self.null, labels))
+        simple, bound = self.process.losses(output, start, x, t, noise)
+        losses = simple + len(self.process) / 1000 * bound
+        self.steps.update(t, losses.detach())
+        return (weights * losses).mean(), {"mse": simple.mean().item(), "vb": bound.mean().item()}
+
+    def step(self, number: int, start: Tensor, labels: Tensor, random: torch.Generator) -> Parts:
+        """As the base class; then the average takes the new weights in."""
+        parts = super().step(number, start, labels, random)
+        decay = min(self.config.ema, (1 + number) / (10 + number))
+        with torch.no_grad():
+            pairs = zip(self.average.parameters(), self.module.parameters(), strict=True)
+            for averaged, current in pairs:
+                averaged.lerp_(current, 1 - decay)
+        return parts
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Both sets of weights."""
+        return {self.name: self.module, "average": self.average}
+
+    def state(self) -> dict[str, Tensor]:
+        """Losses by step, where the steps are drawn by them."""
+        return self.steps.state()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take back what :meth:`state` gave."""
+        self.steps.restore(state)
+
+
+class Guide(Learner):
+    """The classifier of noisy pictures, at uniformly drawn steps."""
+
+    name = "classifier"
+
+    def __init__(self, module: NoisyClassifier, config: Config, process: Process) -> None:
+        super().__init__(module, config, process, config.classifier_rate, config.classifier_decay)
+        self.total = config.classifier_steps
+
+    def rate(self, step: int) -> float:
+        """Linearly to zero."""
+        return self.config.classifier_rate * (1 - step / self.total)
+
+    def loss(self, start: Tensor, labels: Tensor, random: torch.Generator) -> tuple[Tensor, Parts]:
+        """Cross entropy."""
+        start = shifted(start, self.config.crop, random)
+        t = torch.randint(len(self.process), (len(start),), generator=random).to(start.device)
+        x, _ = self._noised(start, t, random)
+        logits = self.network(x, t)
+        accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
+        return F.cross_entropy(logits, labels), {"accuracy": accuracy}
+
+
+class JudgeLearner(Learner):
+    """The judge, on clean pictures."""
+
+    name = "judge"
+    _RATE = 2e-3
+
+    def __init__(self, module: Judge, config: Config, process: Process) -> None:
+        super().__init__(module, config.model_copy(update={"compile": False}), process, self._RATE, 0.01)
+        self.total = config.judge_steps
+
+    def rate(self, step: int) -> float:
+        """Half a cosine to zero."""
+        return self._RATE * (1 + math.cos(math.pi * step / self.total)) / 2
+
+    def loss(self, start: Tensor, labels: Tensor, random: torch.Generator) -> tuple[Tensor, Parts]:
+        """Cross entropy."""
+        logits = self.network(start)
+        accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
+        return F.cross_entropy(logits, labels), {"accuracy": accuracy}
+
+
+def shifted(pictures: Tensor, by: int, random: torch.Generator) -> Tensor:
+    """Pictures moved by up to ``by`` pixels each way; what comes in repeats the border."""
+    if not by:
+        return pictures
+    count, _, height, width = pictures.shape
+    padded = F.pad(pictures, (by, by, by, by), mode="replicate")
+    rows, columns = (torch.randint(2 * by + 1, (count, 1), generator=random) for _ in range(2))
+    rows, columns = rows + torch.arange(height), columns + torch.arange(width)
+    picked = torch.arange(count)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[picked, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,153 @@
+"""What a set of generated pictures is worth beside real ones, by the judge; and how a version explains real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.core.inputs import ImageSpec, Int64, UInt8
+from models.core.outputs import Draw
+from models.guided_diffusion.fidelity import frechet_distance, inception_score, precision_recall
+from models.guided_diffusion.judge import Judge, Judgement, judge_pictures, to_network
+from models.guided_diffusion.process import Process, prior_bits
+from models.guided_diffusion.sampler import Denoise
+from models.guided_diffusion.schedule import spaced
+from models.guided_diffusion.schema import Params
+from models.guided_diffusion.versions import Networks
+
+BATCH = 50
+SPATIAL_CHANNELS = 7
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Generated against real pictures, as many of each.
+
+    Attributes:
+        fid: Frechet distance of the judge's 64 features.
+        precision, recall: by balls to the third neighbour.
+        consistency: share that the judge gives the class that was asked for.
+    """
+
+    fid: float
+    precision: float
+    recall: float
+    consistency: float
+    inception_score: float
+
+
+def image_spec(networks: Networks) -> ImageSpec:
+    """The pictures of a version."""
+    channels, height, width = networks.shape
+    return ImageSpec(height=height, width=width, channels=3 if channels == 3 else 1)
+
+
+def spread_draws(count: int, classes: int, seed: int) -> list[Draw]:
+    """``count`` draws with consecutive seeds and classes in turn."""
+    return [Draw(position % classes, seed + position) for position in range(count)]
+
+
+def draw_pictures(
+    predict: Callable[[Sequence[Draw], Params], Tensor],
+    draws: Sequence[Draw],
+    params: Params,
+    report: Callable[[float], None] = lambda share: None,
+) -> Tensor:
+    """Samples float32 ``(N, C, H, W)``, drawn in batches of 50; ``report`` is told the share done."""
+    parts = []
+    for start in range(0, len(draws), BATCH):
+        report(start / len(draws))
+        parts.append(predict(draws[start : start + BATCH], params))
+    return torch.cat(parts)
+
+
+def quality(real: Judgement, generated: Judgement, classes: Int64, neighbours: int = 3) -> Quality:
+    """Compare; ``classes`` int64 ``(N,)`` are those asked for."""
+    precision, recall = precision_recall(real.features, generated.features, neighbours)
+    return Quality(
+        fid=frechet_distance(real.features, generated.features),
+        precision=precision,
+        recall=recall,
+        consistency=float(np.mean(generated.probabilities.argmax(axis=1) == classes)),
+        inception_score=inception_score(generated.probabilities),
+    )
+
+
+def spatial_distance(judge: Judge, a: UInt8, b: UInt8) -> float:
+    """Frechet distance of the first seven maps of the judge's last convolution, position by position (sFID)."""
+
+    def rows(pictures: UInt8) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        device = next(judge.parameters()).device
+        with torch.inference_mode():
+            maps = [
+                judge.body(to_network(part).to(device)) for part in np.array_split(pictures, -(-len(pictures) // 500))
+            ]
+        return torch.cat(maps)[:, :SPATIAL_CHANNELS].flatten(1).double().cpu().numpy()
+
+    return frechet_distance(rows(a), rows(b))
+
+
+def judged(networks: Networks, pictures: UInt8) -> Judgement:
+    """Features and probabilities of uint8 ``(N, H, W, C)``."""
+    return judge_pictures(networks.judge, pictures)
+
+
+def noisy_accuracy(networks: Networks, pictures: UInt8, labels: Int64, levels: Sequence[int]) -> dict[int, float]:
+    """Accuracy of the guiding classifier on noisy ``pictures``, by step of the process.
+
+    Raises:
+        ValueError: the version has no classifier.
+    """
+    if networks.classifier is None:
+        raise ValueError("the version has no classifier")
+    process = Process(networks.schedule, networks.device)
+    start, wanted = to_network(pictures).to(networks.device), torch.from_numpy(labels).to(networks.device)
+    noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(0)).to(networks.device)
+    found = {}
+    with torch.inference_mode():
+        for level in levels:
+            t = torch.full((len(start),), level, device=networks.device)
+            logits = networks.classifier(process.noised(start, t, noise), t)
+            found[level] = (logits.argmax(dim=1) == wanted).float().mean().item()
+    return found
+
+
+def bits_per_dimension(
+    networks: Networks, pictures: UInt8, labels: Int64 | None, steps: int, seed: int, report: Callable[[float], None]
+) -> Tensor:
+    """The variational bound on each picture's negative log-likelihood, bits a value: float64 ``(N,)``.
+
+    Args:
+        labels: int64 ``(N,)`` classes that the denoiser is told; None: the null label.
+        steps: of the bound; fewer are looser.
+    """
+    process = Process(networks.schedule.respace(spaced(len(networks.schedule), steps)), networks.device)
+    null = networks.denoiser.conditioning.labels - 1
+    told = np.full(len(pictures), null) if labels is None or not networks.conditional else labels
+    random = torch.Generator().manual_seed(seed)
+    totals = []
+    with torch.inference_mode():
+        for first in range(0, len(pictures), BATCH):
+            start = to_network(pictures[first : first + BATCH]).to(networks.device)
+            predict = Denoise(networks.denoiser, torch.from_numpy(told[first : first + BATCH]).to(networks.device))
+            total = prior_bits(process, start).double()
+            for index in range(len(process)):
+                report((first + len(start) * index / len(process)) / len(pictures))
+                t = torch.full((len(start),), index, device=networks.device)
+                x = process.noised(start, t, torch.randn(start.shape, generator=random).to(networks.device))
+                total += _term(process, predict(x, process.timesteps[t]), start, x, t).double()
+            totals.append(total.cpu())
+    return torch.cat(totals)
+
+
+def _term(process: Process, output: Tensor, start: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    channels = start.shape[1]
+    guess = process.start_from_noise(x, t, output[:, :channels]).clamp(-1, 1)
+    learned = output.shape[1] > channels
+    log_variance = process.log_variance("learned" if learned else "large", t, output[:, channels:])
+    mean = process.posterior_mean(guess, x, t)
+    return process.variational_bound(start, x, t, mean, log_variance.expand_as(mean))

@@ -1,0 +1,167 @@
+"""Sampling: DDPM's and DDIM's steps, with and without a classifier that steers (Dhariwal & Nichol 2021, section 4).
+
+Every picture has a random generator of its own, seeded by its own seed, and nothing in the networks mixes the pictures
+of a batch: a picture does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from models.guided_diffusion.network import UNet
+from models.guided_diffusion.process import Process, at
+from models.guided_diffusion.schedule import Schedule, spaced
+from models.guided_diffusion.schema import Params
+
+Gradient = Callable[[Tensor, Tensor], Tensor]
+"""From pictures ``(B, C, H, W)`` and steps of the full process ``(B,)`` to the gradient of log p(y | x, t) in x."""
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""From pictures and steps of the full process to the denoiser's output, variance channels included."""
+
+
+def gradient_of(classifier: Callable[[Tensor, Tensor], Tensor], classes: Tensor) -> Gradient:
+    """The gradient of each picture's log-probability of its class; one backward pass of the sum gives all.
+
+    Args:
+        classifier: from pictures and steps to logits.
+        classes: int64 ``(B,)``; -1 for a picture that no class steers, whose gradient is zero.
+    """
+    steered = classes >= 0
+
+    def gradient(x: Tensor, t: Tensor) -> Tensor:
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            leaf, chosen = x[steered].clone().requires_grad_(), classes[steered].clone()
+            logits = classifier(leaf, t[steered].clone())
+            picked = logits.log_softmax(dim=1).gather(1, chosen[:, None]).sum()
+            (found,) = torch.autograd.grad(picked, leaf)
+        result = torch.zeros_like(x)
+        result[steered] = found
+        return result
+
+    return gradient
+
+
+class Denoise:
+    """The U-Net at labels ``(B,)``; scales and shifts of its blocks are computed once a step and label, then gathered.
+
+    All labels of the table are computed whatever the batch asks for, so that rounding does not depend on the batch.
+    """
+
+    def __init__(self, network: UNet, labels: Tensor) -> None:
+        self.network, self.labels = network, labels
+        self.all_labels = torch.arange(network.conditioning.labels, device=labels.device)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """``t`` is the same for the whole batch."""
+        rows = self.network.conditioning(t[:1].expand(len(self.all_labels)), self.all_labels)
+        return self.network.modulated(x, rows[self.labels])
+
+
+def sample(
+    predict: Predict,
+    gradient: Gradient | None,
+    schedule: Schedule,
+    shape: tuple[int, int, int],
+    seeds: Sequence[int],
+    params: Params,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[float, Tensor]]:
+    """Draw pictures, step by step.
+
+    Args:
+        gradient: what steers; None leaves guidance out.
+        schedule: the full process.
+        shape: ``(C, H, W)``.
+        seeds: one a picture.
+
+    Yields:
+        After each step the share of the steps done and the estimate of the clean pictures, float32 ``(B, C, H, W)``;
+        the last one are the samples.
+
+    Raises:
+        ValueError: more steps than the process has.
+    """
+    process = Process(schedule.respace(spaced(len(schedule), params.steps)), device)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def noise() -> Tensor:
+        drawn = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        return drawn.to(device, memory_format=torch.channels_last)
+
+    x = noise()
+    low, high = (share * (len(schedule) - 1) for share in params.guidance_interval)
+    advance = ddim_step if params.sampler == "ddim" else ddpm_step
+    for index in reversed(range(len(process))):
+        t = torch.full((len(x),), index, device=device)
+        acts = params.guidance_scale > 0 and low <= int(process.timesteps[index]) <= high
+        output = predict(x, process.timesteps[t])
+        x, start = advance(process, output, x, t, gradient if acts else None, noise, params)
+        yield 1 - index / len(process), start if index else x
+
+
+def ddim_step(
+    process: Process,
+    output: Tensor,
+    x: Tensor,
+    t: Tensor,
+    gradient: Gradient | None,
+    noise: Callable[[], Tensor],
+    params: Params,
+) -> tuple[Tensor, Tensor]:
+    """Sampler 2: the noise is shifted against the gradient, then DDIM's step (Song et al. 2021, eq. 12).
+
+    Where clipping is on, the picture that the shifted noise implies is clipped and the noise derived from it again:
+    at large scales the samples would leave the range otherwise.
+
+    Returns:
+        The pictures one step down and the estimate of the clean ones.
+    """
+    e = output[:, : x.shape[1]]
+    if gradient is not None:
+        e = e - at(process.noise, t) * params.guidance_scale * gradient(x, process.timesteps[t])
+    start = process.start_from_noise(x, t, e)
+    if params.clip_denoised:
+        start = start.clamp(-1, 1)
+        e = process.noise_from_start(x, t, start)
+    index = int(t[0])
+    kept, previous = (
+        float(table[index]) for table in (process.schedule.alphas_bar, process.schedule.alphas_bar_previous)
+    )
+    deviation = params.eta * ((1 - previous) / (1 - kept)) ** 0.5 * (1 - kept / previous) ** 0.5
+    x = previous**0.5 * start + max(0.0, 1 - previous - deviation**2) ** 0.5 * e
+    if deviation and index:
+        x = x + deviation * noise()
+    return x, start
+
+
+def ddpm_step(
+    process: Process,
+    output: Tensor,
+    x: Tensor,
+    t: Tensor,
+    gradient: Gradient | None,
+    noise: Callable[[], Tensor],
+    params: Params,
+) -> tuple[Tensor, Tensor]:
+    """Sampler 1: the mean is moved by scale * variance * gradient, taken at the mean (paper) or at x (official code).
+
+    Returns:
+        The pictures one step down and the estimate of the clean ones.
+    """
+    channels = x.shape[1]
+    start = process.start_from_noise(x, t, output[:, :channels])
+    if params.clip_denoised:
+        start = start.clamp(-1, 1)
+    mean = process.posterior_mean(start, x, t)
+    v = output[:, channels:] if output.shape[1] > channels else None
+    log_variance = process.log_variance(params.variance, t, v)
+    if gradient is not None:
+        where = (x, t) if params.guidance_at == "x" else (mean, (t - 1).clamp_min(0))
+        shift = gradient(where[0], process.timesteps[where[1]])
+        mean = mean + params.guidance_scale * torch.exp(log_variance) * shift
+    if int(t[0]) == 0:
+        return mean, start
+    return mean + torch.exp(0.5 * log_variance) * noise(), start
