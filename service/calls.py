@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -58,6 +58,7 @@ class Reply:
         seconds: spent predicting.
         load_seconds: spent loading the version, told once by each replica.
         evicted: ids of versions that made room since the last reply.
+        preview: whether the final outputs are still to come.
     """
 
     outputs: Any = field(default_factory=list)
@@ -65,6 +66,7 @@ class Reply:
     seconds: float = 0.0
     load_seconds: float | None = None
     evicted: tuple[str, ...] = ()
+    preview: bool = False
 
 
 class CallFailedError(RuntimeError):
@@ -82,6 +84,13 @@ class Backend(Protocol):
 
     async def call(self, version: Version, call: Call) -> Reply:
         """Perform one call; cancelling it cancels the work where that is possible.
+
+        Raises:
+            CallFailedError: no replica could perform it.
+        """
+
+    def stream(self, version: Version, call: Call, previews: int) -> AsyncGenerator[Reply]:
+        """Perform one call and yield at most ``previews`` previews before its reply; closing it ends the work.
 
         Raises:
             CallFailedError: no replica could perform it.

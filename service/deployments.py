@@ -8,12 +8,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from functools import partial
 from typing import Any, TextIO
 
 from models.core.registry import MethodEntry, Registry
 from service import logs
 from service.calls import CALLS_PER_REPLICA, Call
+from service.pumping import pump
 from service.settings import Settings
 
 POOL = "pool"
@@ -91,6 +95,13 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
             """Perform one call in a thread, so that Serve's loop answers health checks meanwhile."""
             await self.load(call.model)
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._host.call, call)
+
+        async def stream(self, call: Call, previews: int) -> AsyncIterator[Any]:
+            """Perform one call in a thread and yield its previews before its reply."""
+            await self.load(call.model)
+            async with aclosing(pump(self._threads, partial(self._host.stream, call, previews))) as replies:
+                async for reply in replies:
+                    yield reply
 
     def application(name: str, **options: Any) -> Any:
         deployment: Any = serve.deployment(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,11 @@ import structlog
 import torch
 from pydantic import BaseModel
 
-from models.core.checkpoint import CheckpointError
+from models.core.checkpoint import CheckpointConfig, CheckpointError
 from models.core.devices import autocast, pick_device
-from models.core.inputs import ImageSpec, InputError, InputSpec, TextSpec, VectorSpec
+from models.core.inputs import ClassSpec, ImageSpec, InputError, TextSpec, VectorSpec
 from models.core.method import Method, MethodError
+from models.core.outputs import Draw
 from models.core.registry import MethodEntry, Registry, UnknownMethodError
 from models.core.store import BlobStore
 from models.core.versions import UnknownVersionError, Versions
@@ -74,19 +75,60 @@ class ModelHost:
         with structlog.contextvars.bound_contextvars(requests=call.request_ids):
             return self._call(call)
 
+    def stream(self, call: Call, previews: int, gone: Callable[[], bool]) -> Iterator[Reply]:
+        """Predict one batch, with at most ``previews`` previews, evenly spaced, before the reply.
+
+        Args:
+            gone: whether nobody waits any more; the work ends at the method's next preview.
+        """
+        with structlog.contextvars.bound_contextvars(requests=call.request_ids):
+            yield from self._stream(call, previews, gone)
+
     def _call(self, call: Call) -> Reply:
+        loaded = self._open(call)
+        if isinstance(loaded, Reply):
+            return loaded
+        started = time.perf_counter()
+        outputs = self._predict(loaded, call.inputs, loaded.parse(call.params))
+        return self._reply(loaded, _pack(outputs), started)
+
+    def _stream(self, call: Call, previews: int, gone: Callable[[], bool]) -> Iterator[Reply]:
+        loaded = self._open(call)
+        if isinstance(loaded, Reply):
+            yield loaded
+            return
+        started, shown = time.perf_counter(), 0
+        outputs: Sequence[Any] = []
         try:
-            loaded = self.get(call.model, call.revision)
+            with torch.inference_mode(), autocast(self._device, self._precision):
+                for outputs in loaded.method.stream(call.inputs, loaded.parse(call.params)):
+                    if gone():
+                        return
+                    fraction = outputs[0].details.get("fraction", 1.0)
+                    if fraction < 1 and shown < previews and fraction >= (shown + 1) / (previews + 1):
+                        shown += 1
+                        yield Reply(list(outputs), preview=True)
+        except (MethodError, InputError) as error:
+            outputs = [Refused(str(error))] * len(call.inputs)
+        except Exception:
+            log.exception("a stream failed", model=loaded.entry.slug, inputs=len(call.inputs))
+            outputs = [Failed("the method failed on this input")] * len(call.inputs)
+        yield self._reply(loaded, list(outputs), started)
+
+    def _open(self, call: Call) -> Loaded | Reply:
+        """The version that ``call`` names, or the reply that says why it cannot be had."""
+        try:
+            return self.get(call.model, call.revision)
         except (CheckpointError, UnknownMethodError, UnknownVersionError) as error:
             return Reply(failure=f"it cannot be loaded: {error}")
         except Exception:
             log.exception("loading failed", model=call.model)
             return Reply(failure="it cannot be loaded")
-        started = time.perf_counter()
-        outputs = self._predict(loaded, call.inputs, loaded.parse(call.params))
+
+    def _reply(self, loaded: Loaded, outputs: Any, started: float) -> Reply:
         seconds = time.perf_counter() - started
         load_seconds, loaded.reported = (None if loaded.reported else loaded.seconds), True
-        return Reply(_pack(outputs), seconds=seconds, load_seconds=load_seconds, evicted=self._take_evicted())
+        return Reply(outputs, seconds=seconds, load_seconds=load_seconds, evicted=self._take_evicted())
 
     def get(self, model: str, revision: float) -> Loaded:
         """The version ``model`` (``slug@version``), loaded and warm.
@@ -135,7 +177,7 @@ class ModelHost:
         checkpoint = self._versions.checkpoint(version)
         method = version.entry.method.load(checkpoint, self._device)
         loaded = Loaded(version.entry, method, version.record.created_at)
-        example = _example(checkpoint.config.input)
+        example = _example(checkpoint.config)
         if example is not None:
             self._run(loaded, example, version.entry.params())
         loaded.seconds = time.perf_counter() - started
@@ -175,14 +217,16 @@ class ModelHost:
         return outputs
 
 
-def _example(spec: InputSpec) -> Any:
-    match spec:
-        case ImageSpec():
+def _example(config: CheckpointConfig) -> Any:
+    match config.input:
+        case ImageSpec() as spec:
             return np.zeros((1, *spec.shape), dtype=np.uint8)
-        case VectorSpec():
+        case VectorSpec() as spec:
             return np.zeros((1, spec.size), dtype=np.float32)
         case TextSpec():
             return ["a text"]
+        case ClassSpec():
+            return [Draw(0 if config.class_names else None, 0)]
         case _:
             return None
 

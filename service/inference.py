@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from pydantic import BaseModel
 
 from models.core.versions import Version, Versions
-from service.calls import Backend, Call, CallFailedError, Failed, Refused, stack
+from service.calls import Backend, Call, CallFailedError, Failed, Refused, Reply, stack
 from service.coalescer import Coalescer, OverloadedError
 from service.deployments import replicas_of
 from service.inprocess import InProcessBackend
@@ -64,6 +66,28 @@ class InputFailedError(ValueError):
         self.errors = errors
 
 
+@dataclass(frozen=True, eq=False)
+class Previews:
+    """What a caller wants to see before the outputs.
+
+    Attributes:
+        wanted: previews of each input at most.
+        show: called with an input's position and its preview.
+    """
+
+    wanted: int
+    show: Callable[[int, Any], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Streamed:
+    """A call that shares no batch: its parameters, its inputs' positions by identity, and who looks on."""
+
+    params: bytes
+    positions: dict[int, int]
+    previews: Previews
+
+
 class Inference:
     """Predicts with any version, coalescing what waits for the same one.
 
@@ -86,6 +110,7 @@ class Inference:
         self._versions: dict[str, Version] = {}
         self._states: dict[str, str] = {}
         self._defaults: dict[str, bytes] = {}
+        self._streamed: dict[bytes, _Streamed] = {}
         self._early = 0
 
     async def start(self) -> None:
@@ -110,7 +135,14 @@ class Inference:
         return dict(self._states)
 
     async def predict(
-        self, version: Version, inputs: Sequence[Any], params: BaseModel, *, deadline: float, request_id: str = ""
+        self,
+        version: Version,
+        inputs: Sequence[Any],
+        params: BaseModel,
+        *,
+        deadline: float,
+        request_id: str = "",
+        previews: Previews | None = None,
     ) -> list[Any]:
         """One output an input, in order.
 
@@ -118,6 +150,7 @@ class Inference:
             inputs: pictures fitted to the version's spec, vectors, texts, or :class:`~models.core.outputs.Sides`.
             deadline: on the clock of ``time.monotonic``.
             request_id: names the request in the replica's logs.
+            previews: what to show before; such a call has a slot of its own and shares no batch.
 
         Raises:
             OverloadedError: too many inputs wait for the model.
@@ -127,6 +160,11 @@ class Inference:
             ModelFailedError: the model cannot answer.
         """
         started, outcome = time.perf_counter(), "failed"
+        key = self._encode(version, params)
+        if previews is not None:
+            streamed = _Streamed(key, {id(item): i for i, item in enumerate(inputs)}, previews)
+            key = b"stream %d" % id(streamed)
+            self._streamed[key] = streamed
         try:
             if not self.ready():
                 await self._wait_ready(deadline, len(inputs))
@@ -135,7 +173,7 @@ class Inference:
             async with asyncio.timeout(remaining):
                 outputs = await self._coalescer.submit(
                     version.id,
-                    self._encode(version, params),
+                    key,
                     inputs,
                     version.entry.card.max_batch,
                     replicas_of(version.entry, self._settings),
@@ -159,6 +197,7 @@ class Inference:
             outcome = "cancelled"
             raise
         finally:
+            self._streamed.pop(key, None)
             self._metrics.predicted(version.id, outcome, len(inputs), time.perf_counter() - started)
         return outputs
 
@@ -195,9 +234,13 @@ class Inference:
         if self._states.get(model) != "ready":
             self._states[model] = "loading"
         version = self._versions[model]
-        call = Call(model, version.record.created_at, params, stack(items), tags)
+        streamed = self._streamed.get(params)
         try:
-            reply = await self._backend.call(version, call)
+            if streamed is None:
+                call = Call(model, version.record.created_at, params, stack(items), tags)
+                reply = await self._backend.call(version, call)
+            else:
+                reply = await self._stream(version, streamed, items, tags)
         except BaseException:
             if self._states[model] == "loading":
                 self._states[model] = "cold"
@@ -216,6 +259,17 @@ def _raise_failed(outputs: Sequence[Any]) -> None:
     for output in outputs:
         if type(output) is Failed:
             raise ModelFailedError(output.message)
+
+    async def _stream(self, version: Version, streamed: _Streamed, items: list[Any], tags: tuple[str, ...]) -> Reply:
+        call = Call(version.id, version.record.created_at, streamed.params, stack(items), tags)
+        replies = self._backend.stream(version, call, streamed.previews.wanted)
+        async with aclosing(replies) as stream:
+            async for reply in stream:
+                if not reply.preview:
+                    return reply
+                for item, output in zip(items, reply.outputs, strict=True):
+                    streamed.previews.show(streamed.positions[id(item)], output)
+        raise CallFailedError("its replica sent no outputs")
 
 
 def _succeeded(task: asyncio.Task[None]) -> bool:

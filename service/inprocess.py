@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from models.core.versions import Version
 from service.calls import CALLS_PER_REPLICA, Call, Reply
+from service.pumping import pump
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +37,11 @@ class InProcessBackend:
         """Run the call in a thread."""
         assert self._host is not None
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._host.call, call)
+
+    def stream(self, version: Version, call: Call, previews: int) -> AsyncGenerator[Reply]:
+        """Run the call in a thread, previews first."""
+        assert self._host is not None
+        return pump(self._threads, partial(self._host.stream, call, previews))
 
     def _make_host(self) -> ModelHost:
         from service.host import ModelHost

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import WithJsonSchema
 
 from models.core.inputs import (
+    ClassSpec,
     Float32,
     ImageSpec,
     InputError,
@@ -134,6 +135,8 @@ def parse_item(item: Any, spec: InputSpec, limits: ItemLimits) -> UInt8 | Float3
             return _text(item, min(spec.max_characters, limits.text_characters))
         case SidesSpec():
             raise InputError("this model compares two sides; use POST /v1/distances")
+        case ClassSpec():
+            raise InputError("this model generates; use POST /v1/images/generations")
 
 
 def _sample(item: dict[str, Any]) -> SampleReference:

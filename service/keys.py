@@ -79,6 +79,12 @@ class KeyStore:
         found = [key.model_copy(update={"last_used_at": used.get(key.id)}) for key in keys]
         return sorted(found, key=lambda key: key.created_at)
 
+    def administers(self, owner: str) -> bool:
+        """Whether ``owner`` sees what every key made: the keys of the environment and of a service without keys do."""
+        if not owner.startswith("key_"):
+            return True
+        return any(key.id == owner and "admin" in key.scopes for key in self.list())
+
     def revoke(self, key_id: str) -> None:
         """Remove a key; gateways refuse it within two seconds.
 

@@ -80,7 +80,7 @@ def _add_parameters(schemas: dict[str, Any], registry: Registry) -> None:
             if entry.card.capability != capability:
                 continue
             name = f"{slug}-parameters"
-            schema = entry.params.model_json_schema(ref_template="#/components/schemas/{model}")
+            schema = operation.parameters_schema(entry, "#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[name] = schema | {"title": f"Parameters of {slug}"}
             references.append({"$ref": f"#/components/schemas/{name}"})

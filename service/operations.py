@@ -1,83 +1,22 @@
-"""What each inference route does with its body: the parameters, the inputs, and the answer made of the outputs.
-
-The gateway answers with these at once; a queued job answers the same request with the same functions.
-"""
+"""The operations of the inference routes, by capability."""
 
 from __future__ import annotations
 
 import base64
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
-from models.core.card import Capability
 from models.core.outputs import Distance
 from service.catalog import Served
-from service.problems import FieldError, Problem, field_errors
+from service.generating import Generate
+from service.operation import Operation
+from service.problems import FieldError, Problem
 from service.reading import Reader
 from service.schemas.inference import ClassificationRequest, DistanceRequest, EmbeddingRequest
 from service.sides import count_pairs, read_sides
-
-Body = TypeVar("Body", EmbeddingRequest, ClassificationRequest, DistanceRequest)
-
-
-class Operation(ABC, Generic[Body]):
-    """One capability's way from a body to inputs, and from outputs to the answer."""
-
-    capability: ClassVar[Capability]
-    request: type[Body]
-    field: ClassVar[str] = "/input"
-
-    def params(self, body: Body, served: Served) -> BaseModel:
-        """The request's ``parameters`` as the method's own type.
-
-        Raises:
-            Problem: 422 naming the parameters that are wrong.
-        """
-        return self.method_params(self.parameters(body, served), served)
-
-    @staticmethod
-    def method_params(parameters: dict[str, Any], served: Served) -> BaseModel:
-        """``parameters`` as the method's own type.
-
-        Raises:
-            Problem: 422 naming the parameters that are wrong.
-        """
-        entry = served.version.entry
-        if not parameters:
-            return entry.default_params
-        try:
-            return entry.params.model_validate(parameters)
-        except ValidationError as error:
-            errors = field_errors(error, "/parameters")
-            raise Problem(422, "a parameter is not valid", errors=errors, code="invalid_parameters") from error
-
-    def parameters(self, body: Body, served: Served) -> dict[str, Any]:
-        """The method's parameters as sent."""
-        return body.parameters
-
-    def small(self, body: Body) -> bool:
-        """Whether reading the inputs is too little work to be worth a thread."""
-        return False
-
-    def too_large(self, body: Body, served: Served, reader: Reader) -> bool:
-        """Whether the request is answered by a job."""
-        return False
-
-    @abstractmethod
-    def inputs(self, body: Body, served: Served, reader: Reader) -> list[Any]:
-        """The inputs of ``Method.predict``.
-
-        Raises:
-            Problem: naming what does not fit.
-        """
-
-    @abstractmethod
-    def answer(self, body: Body, served: Served, outputs: Sequence[Any]) -> dict[str, Any]:
-        """The answer's body; NumPy arrays are fine."""
+from service.summarising import Summarise
 
 
 class Embed(Operation[EmbeddingRequest]):
@@ -183,4 +122,6 @@ def _few_short_strings(value: Any) -> bool:
     return len(items) <= 4 and all(isinstance(item, str) and len(item) <= SHORT_STRING for item in items)
 
 
-OPERATIONS: dict[str, Operation[Any]] = {op.capability: op for op in (Embed(), Classify(), Compare())}
+OPERATIONS: dict[str, Operation[Any]] = {
+    op.capability: op for op in (Embed(), Classify(), Compare(), Generate(), Summarise())
+}

@@ -14,9 +14,16 @@ from pydantic import BaseModel
 
 from service.auth import Caller
 from service.catalog import Served
-from service.inference import DeadlineError, InputFailedError, ModelFailedError, NotReadyError, OverloadedError
+from service.inference import (
+    DeadlineError,
+    InputFailedError,
+    ModelFailedError,
+    NotReadyError,
+    OverloadedError,
+    Previews,
+)
 from service.inputs import ItemLimits
-from service.operations import Body, Operation
+from service.operation import Body, Operation
 from service.problems import CLIENT_CLOSED_REQUEST, FieldError, Problem, unavailable
 from service.reading import Reader
 from service.routing import json_response
@@ -43,6 +50,8 @@ async def answer(
     read = partial(operation.inputs, body, served, reader)
     inputs = read() if operation.small(body) else await asyncio.to_thread(read)
     outputs = await predict(services, request, served, inputs, params, operation.field)
+    if operation.heavy_answer:
+        return json_response(await asyncio.to_thread(operation.answer, body, served, outputs))
     return json_response(operation.answer(body, served, outputs))
 
 
@@ -82,7 +91,13 @@ async def submit_request(body: BaseModel, request: Request, caller: Caller, serv
 
 
 async def predict(
-    services: Services, request: Request, served: Served, inputs: Sequence[Any], params: BaseModel, field: str
+    services: Services,
+    request: Request,
+    served: Served,
+    inputs: Sequence[Any],
+    params: BaseModel,
+    field: str,
+    previews: Previews | None = None,
 ) -> list[Any]:
     """One output an input, within the request's deadline; given up when the client leaves.
 
@@ -92,7 +107,12 @@ async def predict(
     deadline = time.monotonic() + request_deadline(request, services.settings.deadline_s)
     request.state.log = {"model": served.id, "inputs": len(inputs)}
     call = services.inference.predict(
-        served.version, inputs, params, deadline=deadline, request_id=request.state.request_id
+        served.version,
+        inputs,
+        params,
+        deadline=deadline,
+        request_id=request.state.request_id,
+        previews=previews,
     )
     try:
         return await while_connected(request, call)

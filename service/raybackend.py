@@ -6,6 +6,7 @@ import asyncio
 import signal
 import threading
 import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import structlog
@@ -30,7 +31,7 @@ class RayBackend:
         self._settings = settings
         self._registry = registry
         self._handles: dict[str, Any] = {}
-        self._models: dict[str, Any] = {}
+        self._models: dict[tuple[str, str], Any] = {}
         self._runtime = RayRuntime(settings)
 
     async def start(self) -> None:
@@ -44,7 +45,7 @@ class RayBackend:
 
         names = {deployments.deployment_of(entry, self._settings) for entry in self._registry.values()}
         for name in names | {deployments.POOL}:
-            self._handles[name] = serve.get_deployment_handle(name, app_name=name).predict
+            self._handles[name] = serve.get_deployment_handle(name, app_name=name)
         log.info("inference is ready", deployments=sorted(self._handles))
 
     async def stop(self) -> None:
@@ -60,7 +61,7 @@ class RayBackend:
         from ray.exceptions import RayActorError, RayError
         from ray.serve.exceptions import RayServeException
 
-        handle = self._models.get(version.id) or self._handle(version)
+        handle = self._models.get((version.id, "predict")) or self._handle(version, "predict")
         if payload_bytes(call.inputs) > BY_REFERENCE_BYTES:
             handle = handle.options(_by_reference=True)
         for attempt in range(RETRIES + 1):
@@ -83,10 +84,37 @@ class RayBackend:
                 return reply
         raise AssertionError("unreachable")
 
-    def _handle(self, version: Version) -> Any:
-        handle = self._handles[deployments.deployment_of(version.entry, self._settings)]
-        self._models[version.id] = handle.options(multiplexed_model_id=version.id)
-        return self._models[version.id]
+    async def stream(self, version: Version, call: Call, previews: int) -> AsyncGenerator[Reply]:
+        """Call a replica that sends previews; one that dies is replaced, and its previews come again.
+
+        Raises:
+            CallFailedError: the replica died three times, or the call itself failed.
+        """
+        from ray.exceptions import RayActorError, RayError
+        from ray.serve.exceptions import RayServeException
+
+        handle = self._models.get((version.id, "stream")) or self._handle(version, "stream", stream=True)
+        for attempt in range(RETRIES + 1):
+            replies = handle.remote(call, previews)
+            try:
+                async for reply in replies:
+                    yield reply
+            except RayActorError as error:
+                log.warning("a replica died under a stream", model=version.id, attempt=attempt)
+                if attempt == RETRIES:
+                    raise CallFailedError("its replica died repeatedly") from error
+            except (RayError, RayServeException) as error:
+                log.exception("a stream failed", model=version.id)
+                raise CallFailedError("the call to its replica failed") from error
+            else:
+                return
+            finally:
+                replies.cancel()
+
+    def _handle(self, version: Version, method: str, **options: Any) -> Any:
+        handle = getattr(self._handles[deployments.deployment_of(version.entry, self._settings)], method)
+        self._models[version.id, method] = handle.options(multiplexed_model_id=version.id, **options)
+        return self._models[version.id, method]
 
     def _deploy(self) -> None:
         """Start Ray and deploy the replicas; an ingress replica finds both there."""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.core.inputs import ImageSpec, InputError, SidesSpec, TextSpec, VectorSpec, fit_images
-from models.core.outputs import Side, Sides
+from models.core.inputs import ClassSpec, ImageSpec, InputError, SidesSpec, TextSpec, VectorSpec, fit_images
+from models.core.outputs import Draw, Side, Sides
 from service.catalog import Served
-from service.inputs import ItemLimits, decode_picture
+from service.inputs import MAX_ITEMS, ItemLimits, decode_picture
 from service.problems import FieldError, Problem
 
 Array = npt.NDArray[Any]
@@ -26,6 +26,8 @@ def describe_inputs(served: Served) -> list[dict[str, Any]]:
             return [{"name": "vector", "datatype": "FP32", "shape": [-1, spec.size]}]
         case TextSpec():
             return [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+        case ClassSpec():
+            return [{"name": name, "datatype": "INT64", "shape": [-1]} for name in ("class_index", "seed")]
         case SidesSpec():
             return [{"name": side, "datatype": "FP64", "shape": [-1, -1]} for side in ("a", "b")] + [
                 {"name": f"{side}_labels", "datatype": "INT64", "shape": [-1], "optional": True} for side in ("a", "b")
@@ -42,6 +44,14 @@ def describe_outputs(served: Served) -> list[dict[str, Any]]:
             return [
                 {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(served.config.class_names)]},
                 {"name": "label", "datatype": "BYTES", "shape": [-1]},
+            ]
+        case "generate":
+            sides = [served.config.outputs.get(side, -1) for side in ("height", "width", "channels")]
+            return [{"name": "image", "datatype": "UINT8", "shape": [-1, *sides]}]
+        case "summarise":
+            return [
+                {"name": "text", "datatype": "BYTES", "shape": [-1]},
+                {"name": "reward", "datatype": "FP32", "shape": [-1]},
             ]
         case _:
             return [{"name": "distance", "datatype": "FP64", "shape": [1]}]
@@ -64,6 +74,8 @@ def read_inputs(tensors: dict[str, Array], served: Served, limits: ItemLimits) -
     spec = served.config.input
     if isinstance(spec, SidesSpec):
         return [Sides(_side(tensors, "a"), _side(tensors, "b"))]
+    if isinstance(spec, ClassSpec):
+        return _draws(tensors["class_index"], tensors["seed"], len(served.config.class_names))
     name = next(iter(described))
     tensor = tensors[name]
     try:
@@ -87,6 +99,14 @@ def write_outputs(outputs: Sequence[Any], served: Served) -> dict[str, Array]:
             probabilities = np.asarray(outputs, dtype=np.float32)
             names = np.array([name.encode() for name in served.config.class_names], dtype=object)
             return {"probabilities": probabilities, "label": names[probabilities.argmax(axis=1)]}
+        case "generate":
+            return {"image": np.stack([output.image for output in outputs])}
+        case "summarise":
+            best = [output.candidates[0] for output in outputs]
+            return {
+                "text": np.array([candidate.text.encode() for candidate in best], dtype=object),
+                "reward": np.array([candidate.reward for candidate in best], dtype=np.float32),
+            }
         case _:
             return {"distance": np.array([outputs[0].distance], dtype=np.float64)}
 
@@ -123,6 +143,20 @@ def _texts(tensor: Array, limit: int) -> list[str]:
     if any(len(text) > limit for text in texts):
         raise InputError(f"a text has more than {limit} characters")
     return texts
+
+
+def _draws(classes: Array, seeds: Array, count: int) -> list[Draw]:
+    for name, tensor in (("class_index", classes), ("seed", seeds)):
+        if tensor.dtype.kind not in "iu" or tensor.ndim != 1 or not 0 < len(tensor) <= MAX_ITEMS:
+            raise _invalid(name, f"expected INT64 of shape [N], N from 1 to {MAX_ITEMS}, got {list(tensor.shape)}")
+    if classes.shape != seeds.shape:
+        raise _invalid("seed", f"expected one for each of {len(classes)} classes, got {len(seeds)}")
+    if classes.min() < -1 or classes.max() >= count:
+        raise _invalid("class_index", f"expected -1 for no class, or a class from 0 to {count - 1}")
+    if seeds.min() < 0 or seeds.max() > np.iinfo(np.int64).max:
+        raise _invalid("seed", "expected numbers from 0 to 2^63 - 1")
+    pairs = zip(classes.tolist(), seeds.tolist(), strict=True)
+    return [Draw(None if index < 0 else index, seed) for index, seed in pairs]
 
 
 def _side(tensors: dict[str, Array], name: str) -> Side:

@@ -41,7 +41,7 @@ async def submit(services: Services, request: Request, caller: Caller, spec: Job
     Raises:
         Problem: 404 or 422 naming the field, 422 a used idempotency key, 429 too many jobs, 503 no queue.
     """
-    key = _idempotency_key(request)
+    key = idempotency_key(request)
     checked = await _check(services, caller, spec)
     try:
         record, created = await services.jobs.submit(
@@ -65,7 +65,12 @@ def no_queue() -> Problem:
     return unavailable("the job queue cannot be reached; inference works on", QUEUE_RETRY_S, "queue_unavailable")
 
 
-def _idempotency_key(request: Request) -> str | None:
+def idempotency_key(request: Request) -> str | None:
+    """The header ``Idempotency-Key``, where it was sent.
+
+    Raises:
+        Problem: 400 for one that is not valid.
+    """
     key = request.headers.get("idempotency-key")
     if key is not None and not (0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
         errors = [FieldError("Idempotency-Key", f"1 to {MAX_KEY} printable ASCII characters")]

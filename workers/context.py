@@ -15,11 +15,13 @@ import numpy.typing as npt
 from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
 from models.core.datasets import DatasetStore
+from models.core.feedback import Comparison, FeedbackStore
 from models.core.jobs import JobContext
 from models.core.registry import Registry
 from models.core.run import State, read_state, write_state
 from models.core.store import BlobStore
 from models.core.versions import Versions
+from service.keys import KeyStore
 from service.settings import Settings
 from workers.outbox import Outbox
 from workers.records import Artifact, JobRecord
@@ -164,6 +166,11 @@ class WorkerContext(JobContext):
         options = None if self.dataset_id is None else self._datasets.get(self.owner, self.dataset_id).options
         record, _ = self._datasets.add(self.owner, path, filename=path.name, name=name, options=options)
         return record.id
+
+    def comparisons(self) -> list[Comparison]:
+        """The owner's comparisons; everybody's for an administrator's job."""
+        everybody = KeyStore(self._store).administers(self.owner)
+        return FeedbackStore(self._store).list(None if everybody else self.owner)
 
     def checkpoint(self, model: str) -> Checkpoint:
         """Open the checkpoint of a model."""

@@ -21,7 +21,7 @@ BUILTIN: Mapping[str, str] = {
     "evaluate": "workers.jobs.evaluate",
     "predict": "workers.jobs.predict",
 }
-_INPUT_OF: Mapping[Kind, str] = {"images": "image", "vectors": "vector", "text": "text", "pairs": "text"}
+_INPUT_OF: Mapping[Kind, str] = {"images": "image", "vectors": "vector", "text": "text", "pairs": "pairs"}
 
 
 def validate(registry: Registry, spec: JobSpec, dataset_kind: Kind | None = None) -> JobSpec:

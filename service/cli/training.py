@@ -41,6 +41,9 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the result and of the resume point (default: runs/METHOD-SEED).")
     ] = None,
+    comparisons: Annotated[
+        Path | None, typer.Option(help="A JSONL file of preferences, as GET /v1/summaries/comparisons exports it.")
+    ] = None,
     version: Annotated[
         str | None, typer.Option(help="Also publish it as METHOD@VERSION in this machine's store.")
     ] = None,
@@ -52,7 +55,7 @@ def train(
     folder = out or Path("runs") / f"{entry.slug}-{seed}"
     with _reported(), progress(f"training {entry.slug}") as report:
         data = load_dataset(dataset)
-        run = _run(folder, seed, report)
+        run = _run(folder, seed, report, comparisons)
         trained = entry.method.train(data, config, run)
         target = folder / "checkpoint"
         shutil.rmtree(target, ignore_errors=True)
@@ -163,7 +166,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _run(folder: Path, seed: int, report: Any) -> LocalRun:
+def _run(folder: Path, seed: int, report: Any, comparisons: Path | None = None) -> LocalRun:
     import torch
 
     from models.core.devices import pick_device
@@ -176,7 +179,7 @@ def _run(folder: Path, seed: int, report: Any) -> LocalRun:
         device = pick_device(settings.device)
     except ValueError as error:
         raise Failure(f"DEEPNIGHT_DEVICE: {error}", 2) from None
-    return LocalRun(folder, seed=seed, device=str(device), report=report)
+    return LocalRun(folder, seed=seed, device=str(device), report=report, comparisons=comparisons)
 
 
 @contextmanager

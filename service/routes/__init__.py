@@ -1,7 +1,19 @@
 """Routes, one file a resource."""
 
-from service.routes import classifications, datasets, distances, embeddings, health, jobs, models, v2
+from service.routes import (
+    classifications,
+    datasets,
+    distances,
+    embeddings,
+    health,
+    images,
+    jobs,
+    models,
+    summaries,
+    v2,
+)
 
 ROUTERS = tuple(
-    module.router for module in (embeddings, classifications, distances, datasets, jobs, models, v2, health)
+    module.router
+    for module in (embeddings, classifications, distances, images, summaries, datasets, jobs, models, v2, health)
 )

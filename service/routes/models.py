@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from models.core.registry import UnknownMethodError, parse_model_id
+from models.core.registry import MethodEntry, UnknownMethodError, parse_model_id
 from models.core.versions import Version
 from service.auth import Caller, require
 from service.catalog import Served, visible
+from service.operations import OPERATIONS
 from service.problems import FieldError, Problem
 from service.routing import JsonRoute, json_response
 from service.schemas.models import DefaultRequest, ModelCard, ModelFigures, ModelList
@@ -117,11 +118,16 @@ def _card(services: Services, served: Served, default: str) -> dict[str, Any]:
         "input": {"description": card.input, **config.input.model_dump(mode="json")},
         "output": {"description": card.output, **config.outputs},
         "classes": config.class_names,
-        "parameters": entry.params.model_json_schema(),
+        "parameters": _parameters(entry),
         "job_kinds": _job_kinds(services, entry.slug),
         "presets": {name: preset.model_dump(mode="json") for name, preset in entry.presets.items()},
         "figures": [f.model_dump(mode="json") for f in figures.figures if f.headline] if figures else [],
     }
+
+
+def _parameters(entry: MethodEntry) -> dict[str, Any]:
+    operation = OPERATIONS.get(entry.card.capability)
+    return operation.parameters_schema(entry) if operation else entry.params.model_json_schema()
 
 
 def _job_kinds(services: Services, slug: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from service import __version__
 from service.auth import Caller, require
 from service.catalog import Served
 from service.inputs import ItemLimits
+from service.operation import costs_too_much
 from service.operations import OPERATIONS
 from service.predicting import predict
 from service.problems import FieldError, Problem
@@ -94,6 +95,10 @@ async def infer(
     wanted, default_binary = _wanted(body, served)
     tensors = decode_tensors(body.get("inputs"), binary)
     inputs = await asyncio.to_thread(read_inputs, tensors, served, ItemLimits.of(services.settings))
+    if costs_too_much(served.version.entry, len(inputs), params):
+        raise Problem(
+            413, "too many forward passes to be answered at once; the /v1 route makes a job", code="too_large"
+        )
     outputs = write_outputs(await predict(services, request, served, inputs, params, "/inputs"), served)
     answer: dict[str, Any] = {"model_name": served.version.entry.slug, "model_version": served.version.name}
     if isinstance(body.get("id"), str):

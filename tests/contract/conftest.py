@@ -4,6 +4,7 @@ Inference runs on the in-process backend, so that no test here waits for Ray; th
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,10 @@ import httpx
 import pytest
 import uvicorn
 
+from models.core import sources
+from models.core.dataset import Dataset
 from models.core.registry import Registry
+from models.core.run import LocalRun
 from service.app import create_app
 from service.settings import Settings
 from workers.valkey import EmbeddedValkey
@@ -105,3 +109,44 @@ def client(gateway):
 @pytest.fixture(scope="session")
 def registry():
     return Registry()
+
+
+@pytest.fixture(scope="session")
+def small_methods(tmp_path_factory):
+    """The methods of the folder beside this file, trained: a generator of digits and a summariser."""
+    root = tmp_path_factory.mktemp("methods")
+    shutil.copytree(Path(__file__).parent / "methods", root, dirs_exist_ok=True)
+    registry = Registry(root)
+    pairs = [(f"{head} Then it is said how. It ends.", head) for head in ("A shell for text.", "Plays all the games.")]
+    data = {"langevin": sources.load("digits-8x8", "all"), "first-sentences": Dataset("pairs", pairs)}
+    for slug, dataset in data.items():
+        entry = registry[slug]
+        run = LocalRun(tmp_path_factory.mktemp(slug))
+        trained = entry.method.train(dataset, entry.presets["cpu"], run)
+        trained.folder.rename(entry.folder / "weights")
+    return root
+
+
+@pytest.fixture(scope="session")
+def capable(small_methods, redis_url, tmp_path_factory):
+    """A gateway and a worker with those methods."""
+    home = tmp_path_factory.mktemp("capable")
+    settings = Settings(
+        home=home,
+        port=free_port(),
+        redis_url=redis_url.replace("/0", "/1"),
+        backend="in-process",
+        api_keys=KEY,
+        methods_path=str(small_methods),
+        queue_limit=64,
+    )
+    environment = os.environ | {
+        "DEEPNIGHT_HOME": str(home),
+        "DEEPNIGHT_REDIS_URL": settings.redis_url,
+        "DEEPNIGHT_METHODS_PATH": str(small_methods),
+        "DEEPNIGHT_DRAIN_S": "1",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "workers"], env=environment, cwd=Path(__file__).parents[2])
+    yield from serve(settings)
+    process.terminate()
+    process.wait(15)
