@@ -1,10 +1,12 @@
 """Coalescing: the requests that wait for a model go to its replica as one call.
 
-There is no timer. While fewer calls than allowed are in flight for a model, what waits is sent at once; otherwise it
-gathers, and the next answer sends it. Under little load nothing is delayed, under much load batches grow by themselves.
+There is no timer. While fewer calls than allowed are in flight for a model, what arrives in one pass of the event loop
+is sent at its end; otherwise it gathers, and the next answer sends it. Under little load nothing is delayed, under much
+load batches grow by themselves. Sending within the pass would make a call of one item out of the first request of every
+wave, and such a call costs ten times what a further item in a batch does.
 
 Everything here runs on one event loop and changes state only between awaits, so that a wake-up cannot be lost: work
-can wait only while a call is in flight, and the end of every call looks for work.
+can wait only while a look for work is due or a call is in flight, and the end of every call looks for work.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import asyncio
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,34 +59,49 @@ class _Line:
 
     model: str
     max_batch: int
+    replicas: int
     most_calls: int
+    due: bool = False
     waiting: OrderedDict[bytes, deque[_Piece]] = field(default_factory=OrderedDict)
     items: int = 0
     calls: dict[asyncio.Task[None], list[_Piece]] = field(default_factory=dict)
     seconds_per_item: float = 0.01
 
+    def may_call(self) -> bool:
+        """Whether what waits should be sent now."""
+        return bool(self.waiting) and len(self.calls) < self.most_calls
+
     def gather(self) -> tuple[bytes, list[_Piece]]:
-        """Take the next batch: one parameter set's oldest pieces. The others have their turn first next time."""
+        """Take the next batch: one parameter set's oldest pieces. The others have their turn first next time.
+
+        Replicas that are free share what waits.
+        """
         params, queue = self.waiting.popitem(last=False)
-        pieces, room = [], self.max_batch
-        while queue and len(queue[0].items) <= room:
-            piece = queue.popleft()
-            pieces.append(piece)
-            room -= len(piece.items)
+        free = max(1, self.replicas - len(self.calls))
+        size = min(self.max_batch, math.ceil(self.items / free))
+        pieces = [queue.popleft()]
+        size -= len(pieces[0].items)
+        while queue and len(queue[0].items) <= size:
+            pieces.append(queue.popleft())
+            size -= len(pieces[-1].items)
         if queue:
             self.waiting[params] = queue
-        self.items -= self.max_batch - room
+        self.items -= _count(pieces)
         return params, pieces
 
     def drop(self, ticket: _Ticket) -> None:
         """Forget what ``ticket`` still has waiting."""
         for params, queue in list(self.waiting.items()):
             kept = deque(piece for piece in queue if piece.ticket is not ticket)
-            self.items -= sum(len(piece.items) for piece in queue) - sum(len(piece.items) for piece in kept)
+            self.items -= _count(queue) - _count(kept)
             if kept:
                 self.waiting[params] = kept
             else:
                 del self.waiting[params]
+
+
+def _count(pieces: Iterable[_Piece]) -> int:
+    return sum(len(piece.items) for piece in pieces)
 
 
 class Coalescer:
@@ -122,7 +139,9 @@ class Coalescer:
         """
         line = self._lines.get(model)
         if line is None:
-            line = self._lines[model] = _Line(model, max_batch, self._calls_in_flight * replicas)
+            line = self._lines[model] = _Line(model, max_batch, replicas, self._calls_in_flight * replicas)
+        if line.items >= self._queue_limit and line.due:
+            self._pump(line)
         if line.items >= self._queue_limit:
             raise OverloadedError(math.ceil(line.items * line.seconds_per_item))
         ticket = _Ticket(asyncio.get_running_loop().create_future(), [None] * len(items), len(items), tag)
@@ -130,7 +149,9 @@ class Coalescer:
         for start in range(0, len(items), line.max_batch):
             queue.append(_Piece(ticket, start, items[start : start + line.max_batch]))
         line.items += len(items)
-        self._pump(line)
+        if not line.due:
+            line.due = True
+            asyncio.get_running_loop().call_soon(self._pump, line)
         try:
             await ticket.answered
         finally:
@@ -150,16 +171,21 @@ class Coalescer:
             for queue in line.waiting.values():
                 for piece in queue:
                     piece.ticket.answered.cancel()
+            line.waiting.clear()
+            line.items = 0
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _pump(self, line: _Line) -> None:
-        while line.waiting and len(line.calls) < line.most_calls:
+        line.due = False
+        while line.may_call():
             params, pieces = line.gather()
             task = asyncio.get_running_loop().create_task(self._perform(line, params, pieces))
             line.calls[task] = pieces
             task.add_done_callback(lambda done: self._finish(line, done))
+        if not line.calls and not line.waiting and self._lines.get(line.model) is line:
+            del self._lines[line.model]
 
     async def _perform(self, line: _Line, params: bytes, pieces: list[_Piece]) -> None:
         items = list(pieces[0].items) if len(pieces) == 1 else [item for piece in pieces for item in piece.items]
@@ -192,8 +218,6 @@ class Coalescer:
                 continue
             line.drop(ticket)
         self._pump(line)
-        if not line.calls and not line.waiting:
-            self._lines.pop(line.model, None)
 
     def _leave(self, line: _Line, ticket: _Ticket) -> None:
         """The caller is gone, or one of its calls failed: its waiting pieces and now unwanted calls go too."""

@@ -170,6 +170,18 @@ def test_little_load_is_sent_at_once_and_much_load_in_batches():
     asyncio.run(run())
 
 
+def test_what_arrives_together_is_one_call():
+    async def run():
+        player = Player()
+        for _ in range(BATCH):
+            player.submit("a", b"p", 1)
+        await settle()
+        assert [size for *_, size in player.replica.batches] == [BATCH]
+        await player.play([])
+
+    asyncio.run(run())
+
+
 def test_more_replicas_take_more_calls():
     async def run():
         player = Player()
@@ -180,7 +192,7 @@ def test_more_replicas_take_more_calls():
             for i in range(12)
         ]
         await settle()
-        assert [size for *_, size in player.replica.batches] == [1] * CALLS * 3
+        assert [size for *_, size in player.replica.batches] == [4, 4, 4], "three free replicas share what arrives"
         while player.replica.open:
             player.replica.answer(0)
             await settle()
@@ -192,9 +204,10 @@ def test_more_replicas_take_more_calls():
 def test_a_full_queue_refuses_at_once_with_an_estimate():
     async def run():
         player = Player()
-        for _ in range(CALLS + LIMIT):
+        for _ in range(CALLS * BATCH + LIMIT):
             player.submit("a", b"p", 1)
         await settle()
+        assert not any(task.done() for task, *_ in player.waiters), "a burst fills the free calls, then the queue"
         player.submit("a", b"p", 1)
         player.submit("b", b"p", 1)
         await settle()
@@ -210,7 +223,7 @@ def test_a_full_queue_refuses_at_once_with_an_estimate():
 def test_a_busy_model_does_not_hold_another_back():
     async def run():
         player = Player()
-        for _ in range(20):
+        for _ in range(30):
             player.submit("busy", b"p", 1)
         player.submit("idle", b"p", 1)
         await settle()
@@ -243,7 +256,7 @@ def test_a_cancelled_waiter_is_never_sent_and_an_abandoned_call_is_cancelled():
         player = Player()
         for _ in range(3):
             player.submit("a", b"p", 1)
-        await settle()
+            await settle()
         player.waiters[2][0].cancel()  # waits
         player.waiters[0][0].cancel()  # alone in its call
         await settle()
@@ -259,7 +272,7 @@ def test_a_shared_call_goes_on_while_one_waiter_is_left():
         player = Player()
         for _ in range(CALLS + 2):
             player.submit("a", b"p", 1)
-        await settle()
+            await settle()
         player.replica.answer(0)
         await settle()
         player.waiters[2][0].cancel()
