@@ -9,15 +9,30 @@ import uvicorn
 
 from service import logs
 from service.app import create_app
+from service.inference import Inference
 from service.settings import Settings
+
+
+class GatewayServer(uvicorn.Server):
+    """Ends when inference cannot start, so that its supervisor starts another instead of one that is never ready."""
+
+    def __init__(self, config: uvicorn.Config, inference: Inference) -> None:
+        super().__init__(config)
+        self._inference = inference
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether it is time to end."""
+        return await super().on_tick(counter) or self._inference.failure() is not None
 
 
 def run_gateway(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM; the exit status."""
     logs.configure(settings)
     gc.set_threshold(20_000, 20, 50)  # a batch of requests makes thousands of short-lived objects
+    app = create_app(settings)
+    inference: Inference = app.state.services.inference
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -27,8 +42,13 @@ def run_gateway(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    server = uvicorn.Server(config)
+    server = GatewayServer(config, inference)
     server.run()
+    failure = inference.failure()
+    if failure is not None:
+        reason = " ".join(str(failure).split()) or type(failure).__name__
+        print(f"error: inference could not start: {reason[:500]}", file=sys.stderr, flush=True)
+        return 1
     return 0 if server.started else 1
 
 

@@ -130,6 +130,12 @@ class Inference:
         """Whether the backend answers calls."""
         return self._started is not None and self._started.done() and _succeeded(self._started)
 
+    def failure(self) -> BaseException | None:
+        """Why the backend could not start, once that is known."""
+        if self._started is None or not self._started.done() or self._started.cancelled():
+            return None
+        return self._started.exception()
+
     def states(self) -> dict[str, str]:
         """State of each version that was ever called, by id; any other is cold."""
         return dict(self._states)
@@ -254,12 +260,6 @@ class Inference:
         outputs: Sequence[Any] = reply.outputs
         return outputs
 
-
-def _raise_failed(outputs: Sequence[Any]) -> None:
-    for output in outputs:
-        if type(output) is Failed:
-            raise ModelFailedError(output.message)
-
     async def _stream(self, version: Version, streamed: _Streamed, items: list[Any], tags: tuple[str, ...]) -> Reply:
         call = Call(version.id, version.record.created_at, streamed.params, stack(items), tags)
         replies = self._backend.stream(version, call, streamed.previews.wanted)
@@ -270,6 +270,12 @@ def _raise_failed(outputs: Sequence[Any]) -> None:
                 for item, output in zip(items, reply.outputs, strict=True):
                     streamed.previews.show(streamed.positions[id(item)], output)
         raise CallFailedError("its replica sent no outputs")
+
+
+def _raise_failed(outputs: Sequence[Any]) -> None:
+    for output in outputs:
+        if type(output) is Failed:
+            raise ModelFailedError(output.message)
 
 
 def _succeeded(task: asyncio.Task[None]) -> bool:

@@ -126,7 +126,10 @@ class Supervisor:
                 continue
             if child.name == "gateway" and not self._checks:
                 raise StartError(f"the gateway could not start: {child.last_line()} (log: {child.log})", CHILD_FAILED)
-            self.say(f"{child.name} left with status {status}; starting it again in {pause:.0f} s (log: {child.log})")
+            self.say(
+                f"{child.name} left with status {status} ({child.last_line()[:500]}); "
+                f"starting it again in {pause:.0f} s (log: {child.log})"
+            )
         if not self._announced:
             self._announce(self._readiness())
 
