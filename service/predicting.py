@@ -33,6 +33,9 @@ from workers.client import JobSpec
 
 T = TypeVar("T")
 
+# Most answers are there sooner; a task for each request that watches its connection would cost more than it saves.
+WATCH_AFTER_S = 0.05
+
 
 async def answer(
     operation: Operation[Body], body: Body, request: Request, caller: Caller, services: Services
@@ -161,16 +164,20 @@ async def while_connected(request: Request, call: Coroutine[Any, Any, T]) -> T:
     """
     task = asyncio.current_task()
     assert task is not None
-    watcher = asyncio.ensure_future(_cancel_when_gone(request, task))
+    watchers: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(WATCH_AFTER_S, lambda: watchers.append(loop.create_task(_cancel_when_gone(request, task))))
     try:
         return await call
     except asyncio.CancelledError:
-        if not watcher.done():
+        if not any(watcher.done() for watcher in watchers):
             raise
         task.uncancel()
         raise Problem(CLIENT_CLOSED_REQUEST, "the client closed the connection") from None
     finally:
-        watcher.cancel()
+        timer.cancel()
+        for watcher in watchers:
+            watcher.cancel()
 
 
 async def _cancel_when_gone(request: Request, task: asyncio.Task[Any]) -> None:
