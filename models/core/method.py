@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -58,6 +58,14 @@ class Method(ABC, Generic[ParamsT, ConfigT]):
         Whoever iterates may stop between two of them, and the work ends there.
         """
         yield self.predict(inputs, params)
+
+    def objective(self, dataset: Dataset) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
+        """The network and its differentiable mean loss over all of ``dataset``: in evaluation mode, without decay.
+
+        Raises:
+            MethodError: the method offers none, or not on this data.
+        """
+        raise MethodError(f"{self.card.slug} offers no loss to measure")
 
     @classmethod
     def train(cls, dataset: Dataset, config: ConfigT, run: Run) -> Checkpoint:

@@ -99,3 +99,34 @@ class EarlyStopping(BaseModel):
         if self.one_standard_error and self.rule != "noisy-validation":
             raise ValueError("one_standard_error: only the accuracy of `noisy-validation` has a standard error")
         return self
+
+
+class ClassifierConfig(BaseModel):
+    """Training of a classifier of pictures or vectors, carried out by :mod:`models.core.classification`."""
+
+    model_config = ConfigDict(extra="forbid")
+    encoder: Literal["auto", "mlp", "small-cnn", "two-conv", "wrn-10-2", "wrn-28-10"] = Field(
+        default="auto", description="the network; auto: small-cnn for pictures, mlp for vectors"
+    )
+    epochs: int = Field(default=15, ge=1, le=1000, description="passes over the data, at most")
+    batch_size: int = Field(default=128, ge=2, le=4096, description="samples of one step")
+    optimizer: Literal["sgd", "adam", "gd"] = Field(
+        default="sgd", description="sgd with Nesterov momentum 0.9; adam; gd: all samples in one step, no momentum"
+    )
+    learning_rate: float = Field(default=0.1, gt=0, le=10, description="at the start")
+    cosine: bool = Field(default=True, description="the rate falls to zero along a half cosine; else it is constant")
+    weight_decay: float = Field(default=5e-4, ge=0, le=1, description="L2 penalty of the optimiser")
+    clip_norm: float | None = Field(default=None, gt=0, description="largest global norm of the gradient")
+    shift: int = Field(
+        default=0, ge=0, le=8, description="pixels that pictures are moved by, and mirrored, at random; 0: neither"
+    )
+    image_size: int = Field(default=64, ge=8, le=256, description="larger pictures are scaled down to this side")
+    test_share: float = Field(
+        default=0.1, ge=0, le=0.5, description="held out to measure the accuracy, for nothing else"
+    )
+    sharpness_aware: SharpnessAware = Field(
+        default=SharpnessAware(), description="minimise the largest loss near the weights"
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="stop before wrong labels are fitted; unset: train all epochs"
+    )
