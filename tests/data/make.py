@@ -118,6 +118,17 @@ def write_jsonl(path, per_class=100):
                 file.write(json.dumps({"id": name, "text": text, "label": library}) + "\n")
 
 
+def write_pairs(dataset, path, count=300):
+    """The first pairs whose description has at most 600 characters."""
+    rows = [
+        {"package": name, "description": text, "synopsis": summary}
+        for (text, summary), name in zip(dataset.inputs, dataset.sample_ids, strict=True)
+        if len(text) <= 600
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:count]]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
 def main():
     fashion = first_of_each_class(load("fashion-mnist", "test"), PER_CLASS)
     write_npz(fashion, HERE / "fashion-mnist-600.npz")
@@ -126,6 +137,7 @@ def main():
     write_tar(first_of_each_class(fashion, 12), HERE / "fashion-mnist-120.tar.gz")
     write_csv(first_of_each_class(load("digits-8x8", "all"), PER_CLASS), HERE / "digits-8x8-600.csv")
     write_jsonl(HERE / "docstrings-300.jsonl")
+    write_pairs(load("package-descriptions", "validation"), HERE / "package-descriptions-300.jsonl")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Summaries learnt from preferences: supervised training, a reward model from comparisons, PPO against it."""

@@ -1,0 +1,105 @@
+"""From texts to ranked candidates: encode once, draw, score, choose the best n."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.core.inputs import InputError
+from models.core.outputs import Candidate, Summary
+from models.summarize_feedback.bundle import Bundle
+from models.summarize_feedback.decoding import draw, uniforms
+from models.summarize_feedback.examples import encode_sources, shift_right
+from models.summarize_feedback.network import Encoded, Policy, lengths
+from models.summarize_feedback.schema import Params
+from models.summarize_feedback.tokenizer import PAD, clean, decode
+
+_ROWS = 1024  # summaries that are drawn together: beyond it, memory grows and nothing gets faster
+
+
+@torch.no_grad()
+def summarise(bundle: Bundle, texts: Sequence[str], params: Params) -> list[Summary]:
+    """Draw ``params.draws`` summaries of each text and return the ``params.n`` of highest reward.
+
+    Raises:
+        InputError: a text is empty, or the version has no such policy or no reward model to choose by.
+    """
+    name = _policy_name(bundle, params)
+    seed = secrets.randbelow(2**63) if params.seed is None else params.seed
+    size = max(1, _ROWS // params.draws)
+    found: list[Summary] = []
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    for start in range(0, len(texts), size):
+        found += _batch(bundle, [texts[i] for i in order[start : start + size]], params, name, seed)
+    back = np.argsort(order, kind="stable")
+    return [found[i] for i in back]
+
+
+def _policy_name(bundle: Bundle, params: Params) -> str:
+    if params.policy == "ppo" and bundle.ppo is None:
+        raise InputError("parameters/policy: this version has no policy tuned by PPO")
+    if params.draws > params.n and bundle.reward is None and params.best_of is not None:
+        raise InputError("best_of: this version has no reward model to choose by")
+    return "sft" if params.policy == "sft" or bundle.ppo is None else "ppo"
+
+
+def _batch(bundle: Bundle, texts: Sequence[str], params: Params, name: str, seed: int) -> list[Summary]:
+    device = bundle.encoder.embedding.weight.device
+    sources, truncated = encode_sources(bundle.tokenizer, texts, bundle.shape)
+    encoded = bundle.encoder(sources.to(device))
+    policy = bundle.ppo if name == "ppo" else bundle.sft
+    assert policy is not None
+    draws = params.draws if bundle.reward is not None else params.n
+    drawn = draw(
+        bundle.encoder, policy, encoded, uniforms(seed, [clean(text) for text in texts], draws),
+        temperature=params.temperature, max_tokens=params.max_tokens, top_p=params.top_p,
+    )  # fmt: skip
+    tokens = drawn.tokens.to(device)
+    rewards = torch.zeros(tokens.shape[:2]) if bundle.reward is None else bundle.reward(bundle.encoder, encoded, tokens)
+    order = rewards.cpu().argsort(dim=1, descending=True, stable=True)[:, : params.n]
+    chosen = tokens.cpu().gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
+    log_probs, rewards = drawn.log_probs.gather(1, order), rewards.cpu().gather(1, order)
+    ended = drawn.ended.gather(1, order)
+    before = log_probs if name == "sft" else supervised_log_probs(bundle, encoded, chosen.to(device)).cpu()
+    written = lengths(drawn.tokens).sum(dim=1).tolist()
+    read = (sources != PAD).sum(dim=1).tolist()
+    facts = {"policy": name, "seed": seed, "preference_source": bundle.preference_source}
+    return [
+        Summary(
+            candidates=[
+                Candidate(
+                    text=decode(bundle.tokenizer, chosen[row, column].tolist()),
+                    reward=float(rewards[row, column]),
+                    logprob=float(log_probs[row, column]),
+                    finish_reason="stop" if ended[row, column] else "length",
+                    details=facts
+                    | {
+                        "logprob_sft": float(before[row, column]),
+                        "kl": float(log_probs[row, column] - before[row, column]),
+                    },
+                )
+                for column in range(chosen.shape[1])
+            ],
+            prompt_tokens=read[row],
+            completion_tokens=written[row],
+            truncated_input=bool(truncated[row]),
+        )
+        for row in range(len(texts))
+    ]
+
+
+def supervised_log_probs(bundle: Bundle, encoded: Encoded, tokens: Tensor) -> Tensor:
+    """Log-probabilities ``(B, n)`` of whole summaries ``(B, n, T)`` under the supervised policy."""
+    return sequence_log_probs(bundle, bundle.sft, encoded, tokens)
+
+
+def sequence_log_probs(bundle: Bundle, policy: Policy, encoded: Encoded, tokens: Tensor) -> Tensor:
+    """Log-probabilities ``(B, n)`` of whole summaries ``(B, n, T)`` at temperature 1."""
+    rows = tokens != PAD
+    found = policy(bundle.encoder, encoded, shift_right(tokens), rows)
+    picked = found.gather(1, tokens[rows][:, None]).squeeze(1)
+    return torch.zeros(tokens.shape, device=tokens.device).masked_scatter(rows, picked).sum(dim=2)

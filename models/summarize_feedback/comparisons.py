@@ -1,0 +1,148 @@
+"""Comparisons of two summaries of a text: simulated ones, and what people stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from models.core.feedback import Comparison
+from models.core.inputs import Int64
+from models.summarize_feedback.decoding import draw, uniforms
+from models.summarize_feedback.examples import encode_sources, pad
+from models.summarize_feedback.labeller import gold, label, temperature_for
+from models.summarize_feedback.network import Encoder, Policy, Shape
+from models.summarize_feedback.tokenizer import clean, decode, encode_summary
+
+LEAD_WORDS = 15
+SFT_KINDS = ("sample .7", "sample .7 b", "sample 1", "sample 1 b", "greedy")
+KINDS = (*SFT_KINDS, "lead", "reference")
+_SFT_SHARE = 0.6  # of the pairs that compare two summaries of the supervised policy
+
+
+@dataclass(frozen=True, eq=False)
+class Preferences:
+    """Comparisons, one a row.
+
+    Attributes:
+        texts: what was summarised.
+        candidates: two summaries of each.
+        preferred: int64 ``(N,)``: 0 or 1.
+        differences: float64 ``(N,)``: quality of the first less that of the second, NaN where people judged.
+        kinds: who wrote the two.
+    """
+
+    texts: list[str]
+    candidates: list[tuple[str, str]]
+    preferred: Int64
+    differences: np.ndarray[tuple[int], np.dtype[np.float64]]
+    kinds: list[tuple[str, str]]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, chosen: Int64) -> Preferences:
+        """The comparisons at these positions."""
+        return Preferences(
+            [self.texts[i] for i in chosen], [self.candidates[i] for i in chosen], self.preferred[chosen],
+            self.differences[chosen], [self.kinds[i] for i in chosen],
+        )  # fmt: skip
+
+    def joined(self, other: Preferences) -> Preferences:
+        """Both together."""
+        return Preferences(
+            self.texts + other.texts,
+            self.candidates + other.candidates,
+            np.concatenate([self.preferred, other.preferred]),
+            np.concatenate([self.differences, other.differences]),
+            self.kinds + other.kinds,
+        )
+
+
+def stored_preferences(comparisons: Sequence[Comparison]) -> Preferences:
+    """What people stored, without what compares a summary to itself or is empty."""
+    used = [
+        item
+        for item in comparisons
+        if clean(item.input) and all(map(clean, item.candidates)) and item.candidates[0] != item.candidates[1]
+    ]
+    return Preferences(
+        [item.input for item in used],
+        [item.candidates for item in used],
+        np.array([item.preferred for item in used], dtype=np.int64),
+        np.full(len(used), np.nan),
+        [("human", "human")] * len(used),
+    )
+
+
+def lead(text: str, count: int = LEAD_WORDS) -> str:
+    """The first words of a text."""
+    return " ".join(text.split()[:count])
+
+
+def sampled(
+    tokenizer: Tokenizer, encoder: Encoder, policy: Policy, shape: Shape, texts: Sequence[str],
+    *, n: int, temperature: float, seed: int, max_tokens: int = 24, batch_size: int = 128,
+) -> list[list[str]]:  # fmt: skip
+    """``n`` summaries of each text."""
+    found = []
+    for start in range(0, len(texts), batch_size):
+        batch = texts[start : start + batch_size]
+        sources, _ = encode_sources(tokenizer, batch, shape)
+        drawn = draw(
+            encoder, policy, encoder(sources), uniforms(seed, batch, n), temperature=temperature, max_tokens=max_tokens
+        )
+        found += [[decode(tokenizer, row) for row in rows] for rows in drawn.tokens.tolist()]
+    return found
+
+
+def simulate(
+    tokenizer: Tokenizer, encoder: Encoder, policy: Policy, shape: Shape, pairs: Sequence[tuple[str, str]],
+    *, count: int, seed: int, tau: float | None = None,
+) -> tuple[Preferences, float]:  # fmt: skip
+    """``count`` comparisons, two a text, labelled by the simulated labeller; and its temperature ``tau``.
+
+    60% compare two summaries of the supervised policy (two at temperature .7, two at 1, the greedy one); the others
+    take in the lead sentence and the reference too.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(pairs))
+    chosen = [int(i) for i in np.resize(order, -(-count // 2))]
+    texts = [pairs[i][0] for i in chosen]
+    cool = sampled(tokenizer, encoder, policy, shape, texts, n=2, temperature=0.7, seed=seed)
+    warm = sampled(tokenizer, encoder, policy, shape, texts, n=2, temperature=1.0, seed=seed + 1)
+    greedy = sampled(tokenizer, encoder, policy, shape, texts, n=1, temperature=0.0, seed=seed)
+    rows = [
+        dict(zip(KINDS, [*a, *b, *c, lead(pairs[i][0]), clean(pairs[i][1])], strict=True))
+        for i, a, b, c in zip(chosen, cool, warm, greedy, strict=True)
+    ]
+    kept_texts, candidates, kinds, differences = [], [], [], []
+    for number in range(count):
+        position = number // 2
+        pool = SFT_KINDS if generator.random() < _SFT_SHARE else KINDS
+        first, second = (str(kind) for kind in generator.choice(pool, 2, replace=False))
+        a, b = rows[position][first], rows[position][second]
+        if not a or not b or a == b:
+            continue
+        text, reference = pairs[chosen[position]]
+        kept_texts.append(text)
+        candidates.append((a, b))
+        kinds.append((first, second))
+        differences.append(gold(text, a, reference) - gold(text, b, reference))
+    found = np.array(differences)
+    tau = temperature_for(found) if tau is None else tau
+    return Preferences(kept_texts, candidates, label(found, tau, generator), found, kinds), tau
+
+
+def encode_preferences(tokenizer: Tokenizer, preferences: Preferences, shape: Shape) -> tuple[Tensor, Tensor]:
+    """Int64 texts ``(N, S)`` and summaries ``(N, 2, T)``, the preferred one first."""
+    sources, _ = encode_sources(tokenizer, preferences.texts, shape)
+    ordered = [
+        candidates if preferred == 0 else candidates[::-1]
+        for candidates, preferred in zip(preferences.candidates, preferences.preferred, strict=True)
+    ]
+    flat = [encode_summary(tokenizer, summary, shape.summary_tokens) for pair in ordered for summary in pair]
+    return sources, pad(flat).view(len(preferences), 2, -1)

@@ -1,0 +1,271 @@
+"""What ``evaluate`` measures: summaries against the lead and the supervised policy, the reward model, best-of-n."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.core.checkpoint import Checkpoint
+from models.core.dataset import Dataset
+from models.core.figures import Figure, Figures
+from models.core.inputs import Float64
+from models.core.run import Run
+from models.core.sources import load
+from models.summarize_feedback.best_of_n import expected_best, kl_bound
+from models.summarize_feedback.bundle import WEIGHTS, Bundle, read_bundle
+from models.summarize_feedback.candidates import sequence_log_probs
+from models.summarize_feedback.comparisons import (
+    SFT_KINDS,
+    Preferences,
+    encode_preferences,
+    lead,
+    simulate,
+)  # fmt: skip
+from models.summarize_feedback.examples import encode_sources, pairs_of
+from models.summarize_feedback.labeller import golds
+from models.summarize_feedback.measure import (
+    Samples,
+    best,
+    interval,
+    matched_win_rate,
+    quality,
+    rouges,
+    sample,
+    win_rate,
+)  # fmt: skip
+from models.summarize_feedback.reward import rewards_of
+from models.summarize_feedback.rouge import words
+
+TEXTS, SAMPLES, COMPARISONS, TEMPERATURE = 400, 32, 2000, 0.7
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+Row = dict[str, float | int | str | None]
+Pairs = Sequence[tuple[str, str]]
+
+
+def evaluate_method(checkpoint: Checkpoint, run: Run, dataset: Dataset | None) -> Figures:
+    """Measure the checkpoint on the test split of the package descriptions, or on ``dataset``.
+
+    The first 400 pairs are used. The over-optimization curve is the stored one: `python -m
+    models.summarize_feedback.ship` makes it.
+
+    Raises:
+        MethodError: the data set holds no pairs.
+        DataUnavailableError: the package descriptions cannot be had.
+        Cancelled: the user asked for it.
+    """
+    started = time.monotonic()
+    data = load("package-descriptions", "test") if dataset is None else dataset
+    everything = pairs_of(data)
+    order = np.random.default_rng(0).permutation(len(everything))
+    pairs = [everything[i] for i in order[:TEXTS]]
+    bundle = read_bundle(checkpoint)
+    run.progress(0.05, "summaries", f"{len(pairs)} texts")
+    setting = f"{len(pairs)} pairs of {data.name or 'the data set'}"
+    figures, tables, claims = summary_figures(bundle, pairs, run.seed, setting)
+    if bundle.reward is not None:
+        run.progress(0.6, "reward model")
+        count = min(COMPARISONS, 2 * len(everything))
+        more, table = reward_figures(bundle, everything, count, run.seed)
+        figures, tables = figures + more, tables | {"reward model": table}
+    if dataset is None:
+        stored = Checkpoint(WEIGHTS).figures
+        tables |= {} if stored is None else {k: v for k, v in stored.tables.items() if k.startswith("ppo")}
+    return Figures(
+        figures=figures,
+        claims=[f"preference_source: {bundle.preference_source}.", *claims],
+        tables=tables,
+        data_sha256={data.name or "data": data.sha256},
+        command="deepnight evaluate summarize-feedback",
+        seconds=time.monotonic() - started,
+    )
+
+
+def first_sentence(text: str) -> str:
+    """The text up to its first full stop that ends a sentence, without the stop."""
+    return re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0].rstrip(".")
+
+
+def summary_figures(
+    bundle: Bundle, pairs: Pairs, seed: int, setting: str
+) -> tuple[list[Figure], dict[str, list[Row]], list[str]]:
+    """ROUGE, quality, length and win rate of every way to summarise; the best-of-n curve."""
+    texts = [text for text, _ in pairs]
+    many = sample(bundle, bundle.sft, texts, n=SAMPLES, temperature=TEMPERATURE, seed=seed)
+    greedy = sample(bundle, bundle.sft, texts, n=1, temperature=0, seed=seed)
+    plain = [row[0] for row in many.texts]
+    subjects = {
+        "lead, 15 words": [lead(text) for text in texts],
+        "copy of the first sentence": [first_sentence(text) for text in texts],
+        "sft, greedy": [row[0] for row in greedy.texts],
+        "sft, one sample": plain,
+        "sft, best of 16 by log-probability": best(many, 16, many.log_probs),
+        "sft, best of 16 by length": best(many, 16, many.tokens),
+    }
+    tuned = None
+    if bundle.reward is not None:
+        subjects["sft, best of 4"] = best(many, 4, many.rewards)
+        subjects["sft, best of 16"] = best(many, 16, many.rewards)
+    if bundle.ppo is not None:
+        tuned = sample(bundle, bundle.ppo, texts, n=16, temperature=TEMPERATURE, seed=seed + 1)
+        subjects["ppo, one sample"] = [row[0] for row in tuned.texts]
+        subjects["ppo, best of 16"] = best(tuned, 16, tuned.rewards)
+    rows = summary_rows(pairs, subjects, plain)
+    tables: dict[str, list[Row]] = {"summaries": rows}
+    if bundle.reward is not None:
+        tables["best of n"] = best_of_n_rows(pairs, many)
+    figures = [
+        Figure(name=name, value=float(str(row[name])), subject=_subject(str(row["summaries"])), setting=setting)
+        for row in rows
+        for name in ("ROUGE-1", "ROUGE-L", "quality G")
+    ]
+    figures[0:0] = _headline(rows, setting)
+    return figures, tables, _claims(rows, tables.get("best of n", []), tuned)
+
+
+def _subject(name: str) -> str:
+    return "method" if name == "ppo, best of 16" else name
+
+
+def _headline(rows: Sequence[Row], setting: str) -> list[Figure]:
+    last = rows[-1]
+    value = last["win rate against sft, one sample"]
+    if value is None or last["summaries"] == "sft, best of 16 by length":
+        return []
+    name = "win rate by simulated labeller against one supervised sample"
+    return [Figure(name=name, value=float(value), setting=f"{last['summaries']}; {setting}", headline=True)]
+
+
+def summary_rows(pairs: Pairs, subjects: dict[str, list[str]], plain: list[str]) -> list[Row]:
+    """One row a way to summarise."""
+    base, base_words = quality(pairs, plain), _word_counts(plain)
+    rows: list[Row] = []
+    for name, summaries in subjects.items():
+        found, counted = quality(pairs, summaries), _word_counts(summaries)
+        matched, near = matched_win_rate(found, base, counted, base_words)
+        rows.append(
+            {
+                "summaries": name,
+                **rouges(summaries, [reference for _, reference in pairs]),
+                "quality G": float(found.mean()),
+                "±": interval(found),
+                "words": float(counted.mean()),
+                "win rate against sft, one sample": None if summaries is plain else win_rate(found, base),
+                "of equal length": None if summaries is plain or not near else matched,
+                "texts of equal length": near,
+            }
+        )
+    return rows
+
+
+def _word_counts(summaries: Sequence[str]) -> Float64:
+    return np.array([len(words(summary)) for summary in summaries], dtype=np.float64)
+
+
+def best_of_n_rows(pairs: Pairs, many: Samples) -> list[Row]:
+    """Expected reward and quality of the best of n by reward, from all samples of each text, with 95% intervals."""
+    texts, references = zip(*pairs, strict=True)
+    found = golds(texts, many.texts, references)
+    one = found.mean(axis=1)
+    rows: list[Row] = []
+    for n in SIZES:
+        if n > many.rewards.shape[1]:
+            break
+        reward, value = expected_best(many.rewards, many.rewards, n), expected_best(many.rewards, found, n)
+        gain = value - one
+        rows.append(
+            {
+                "n": n,
+                "KL bound": kl_bound(n),
+                "reward": float(reward.mean()),
+                "reward ±": interval(reward),
+                "quality G": float(value.mean()),
+                "quality ±": interval(value),
+                "gain over one": float(gain.mean()),
+                "gain ±": interval(gain),
+            }
+        )
+    return rows
+
+
+def reward_figures(bundle: Bundle, pairs: Pairs, count: int, seed: int) -> tuple[list[Figure], list[Row]]:
+    """Agreement of the reward model and of simple rules with the labeller without its noise."""
+    made, _ = simulate(
+        bundle.tokenizer, bundle.encoder, bundle.sft, bundle.shape, pairs, count=count, seed=seed, tau=1e-6
+    )
+    made = made.select(np.flatnonzero(made.differences != 0))
+    margins = preference_margins(bundle, made)
+    sft = np.array([a in SFT_KINDS and b in SFT_KINDS for a, b in made.kinds])
+    against = np.array(["reference" in kinds and "lead" not in kinds for kinds in made.kinds])
+    rows: list[Row] = [
+        {
+            "judge": judge,
+            "sft against sft": _agreement(margin[sft]),
+            "all pairs": _agreement(margin),
+            "reference against sft": _agreement(margin[against]),
+            "comparisons": len(made),
+        }
+        for judge, margin in margins.items()
+    ]
+    setting = f"{int(sft.sum())} pairs of two supervised summaries, simulated labeller without noise"
+    figures = [
+        Figure(
+            name="agreement with the labeller", value=float(str(row["sft against sft"])), setting=setting,
+            subject="method" if row["judge"] == "reward model" else str(row["judge"]),
+            headline=row["judge"] == "reward model",
+        )
+        for row in rows
+    ]  # fmt: skip
+    return figures, rows
+
+
+def _agreement(margin: Float64) -> float | None:
+    return float(((margin > 0) + 0.5 * (margin == 0)).mean()) if len(margin) else None
+
+
+def preference_margins(bundle: Bundle, made: Preferences) -> dict[str, Float64]:
+    """By how much each judge prefers what was preferred, float64 ``(N,)``."""
+    assert bundle.reward is not None
+    sources, summaries = encode_preferences(bundle.tokenizer, made, bundle.shape)
+    rewards = rewards_of(bundle.encoder, bundle.reward, sources, summaries).double().numpy()
+    parts = []
+    for start in range(0, len(made), 256):
+        part = slice(start, start + 256)
+        encoded = bundle.encoder(encode_sources(bundle.tokenizer, made.texts[part], bundle.shape)[0])
+        parts.append(sequence_log_probs(bundle, bundle.sft, encoded, summaries[part]).detach().double().numpy())
+    likely = np.concatenate(parts)
+    ordered = [c if p == 0 else c[::-1] for c, p in zip(made.candidates, made.preferred, strict=True)]
+    counted = np.array([[len(words(summary)) for summary in pair] for pair in ordered], dtype=np.float64)
+    overlap = np.array(
+        [
+            [len(set(words(summary)) & set(words(lead(text)))) / max(1, len(set(words(summary)))) for summary in pair]
+            for pair, text in zip(ordered, made.texts, strict=True)
+        ]
+    )
+    found = {"reward model": rewards, "log-probability": likely, "longer": counted, "overlap with the lead": overlap}
+    return {name: values[:, 0] - values[:, 1] for name, values in found.items()} | {
+        "shorter": counted[:, 1] - counted[:, 0]
+    }
+
+
+def _claims(rows: Sequence[Row], curve: Sequence[Row], tuned: Samples | None) -> list[str]:
+    by_name = {str(row["summaries"]): row for row in rows}
+    first, greedy = by_name["lead, 15 words"]["ROUGE-1"], by_name["sft, greedy"]["ROUGE-1"]
+    gain = float(str(greedy)) - float(str(first))
+    goal = "reaches" if gain >= 0.05 else "misses"
+    claims = [f"ROUGE-1 of greedy supervised summaries less that of the first 15 words: {gain:+.3f}; {goal} +.05."]
+    if curve:
+        row = next(row for row in reversed(curve) if int(str(row["n"])) <= 16)
+        low = float(str(row["gain over one"])) - float(str(row["gain ±"]))
+        word = "is" if low > 0 else "is not"
+        claims.append(f"Quality of the best of {row['n']} {word} above one sample's beyond its 95% interval.")
+    if tuned is not None:
+        win, kl = by_name["ppo, one sample"]["win rate against sft, one sample"], tuned.log_ratio.mean()
+        goal = "reaches" if float(str(win)) >= 0.6 else "misses"
+        claims.append(f"One sample after PPO wins {float(str(win)):.0%} against one before ({goal} 60%), KL {kl:.2f}.")
+        ours, four = by_name["ppo, one sample"]["quality G"], by_name["sft, best of 4"]["quality G"]
+        word = "at least" if float(str(ours)) >= float(str(four)) else "below"
+        claims.append(f"Mean quality of one sample after PPO is {word} that of the supervised best of 4.")
+    return claims

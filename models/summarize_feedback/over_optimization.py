@@ -1,0 +1,136 @@
+"""How far a policy may follow its reward model before what the labeller values gets worse (Stiennon et al., figure 5).
+
+The curve's abscissa is ``d = sqrt(KL)``; Gao, Schulman & Hilton (2022) fit ``d (a - b log d)`` to it for reinforcement
+learning and ``d (a - b d)`` for best-of-n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.core.inputs import Float64
+from models.core.run import Run
+from models.summarize_feedback.bundle import Bundle
+from models.summarize_feedback.decoding import draw, uniforms
+from models.summarize_feedback.examples import encode_sources
+from models.summarize_feedback.labeller import golds
+from models.summarize_feedback.measure import interval, matched_win_rate, win_rate
+from models.summarize_feedback.network import Policy
+from models.summarize_feedback.ppo import tempered_log_probs, train_ppo
+from models.summarize_feedback.ppo_math import kl_estimates
+from models.summarize_feedback.rouge import words
+from models.summarize_feedback.schema import PolicyOptions
+from models.summarize_feedback.tokenizer import decode
+
+Row = dict[str, float | int | str | None]
+Pairs = Sequence[tuple[str, str]]
+
+
+class Yardstick:
+    """Measures policies by one sample of each of the same texts, against one of the supervised policy."""
+
+    def __init__(self, bundle: Bundle, pairs: Pairs, options: PolicyOptions, seed: int) -> None:
+        self._bundle, self._options, self._seed = bundle, options, seed
+        self._texts, self._references = [text for text, _ in pairs], [reference for _, reference in pairs]
+        self._base, self._base_words, _, _, _ = self._judge(bundle.sft, seed + 1)
+
+    def measure(self, policy: Policy) -> Row:
+        """Mean reward, quality, divergence, length and win rate, with 95% intervals of the first three."""
+        quality, counted, rewards, divergence, _ = self._judge(policy, self._seed)
+        matched, near = matched_win_rate(quality, self._base, counted, self._base_words)
+        return {
+            "KL": float(divergence.mean()),
+            "KL ±": interval(divergence),
+            "reward": float(rewards.mean()),
+            "reward ±": interval(rewards),
+            "quality G": float(quality.mean()),
+            "quality ±": interval(quality),
+            "words": float(counted.mean()),
+            "win rate": win_rate(quality, self._base),
+            "win rate of equal length": matched if near else None,
+        }
+
+    def summaries(self, policy: Policy) -> list[str]:
+        """What :meth:`measure` judges."""
+        return self._judge(policy, self._seed)[4]
+
+    @torch.no_grad()
+    def _judge(self, policy: Policy, seed: int) -> tuple[Float64, Float64, Float64, Float64, list[str]]:
+        bundle, options = self._bundle, self._options
+        assert bundle.reward is not None
+        written: list[str] = []
+        parts: list[tuple[Tensor, Tensor]] = []
+        for start in range(0, len(self._texts), 128):
+            batch = self._texts[start : start + 128]
+            encoded = bundle.encoder(encode_sources(bundle.tokenizer, batch, bundle.shape)[0])
+            tokens = draw(
+                bundle.encoder, policy, encoded, uniforms(seed, batch, 1),
+                temperature=options.temperature, max_tokens=options.max_tokens,
+            ).tokens  # fmt: skip
+            ours, theirs = (
+                tempered_log_probs(bundle.encoder, which, encoded, tokens[:, 0], options.temperature)
+                for which in (policy, bundle.sft)
+            )
+            k1, _, _ = kl_estimates(ours - theirs)
+            parts.append((bundle.reward(bundle.encoder, encoded, tokens)[:, 0], k1.sum(dim=1)))
+            written += [decode(bundle.tokenizer, row[0]) for row in tokens.tolist()]
+        rewards, divergence = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
+        quality = golds(self._texts, [[summary] for summary in written], self._references)[:, 0]
+        counted = np.array([len(words(summary)) for summary in written], dtype=np.float64)
+        return quality, counted, rewards, divergence, written
+
+
+def tune_and_measure(
+    bundle: Bundle, sources: Tensor, yardstick: Yardstick, options: PolicyOptions, points: int, run: Run,
+    report: Callable[[float, str], None],
+) -> tuple[Policy, list[Row]]:  # fmt: skip
+    """Run PPO and measure the policy at ``points`` evenly spaced iterations, the last one among them.
+
+    Raises:
+        Cancelled: the user asked for it.
+        FloatingPointError: training went wrong.
+    """
+    assert bundle.reward is not None
+    at = {round(options.iterations * (i + 1) / points) for i in range(points)} | {0}
+    rows: list[Row] = []
+
+    def visit(iteration: int, policy: Policy) -> None:
+        if iteration in at:
+            rows.append({"beta": options.beta, "iteration": iteration, **yardstick.measure(policy)})
+
+    policy, _ = train_ppo(bundle.encoder, bundle.sft, bundle.reward, sources, options, run, report, visit)
+    return policy, rows
+
+
+def fit_curve(divergence: Float64, gain: Float64, logarithmic: bool) -> tuple[float, float]:
+    """Least squares ``a``, ``b`` of ``d (a - b log d)`` or ``d (a - b d)`` with ``d = sqrt(KL)``.
+
+    Raises:
+        ValueError: fewer than two points have a positive divergence.
+    """
+    used = divergence > 1e-6
+    if used.sum() < 2:
+        raise ValueError("two points of positive divergence are needed")
+    d = np.sqrt(divergence[used])
+    design = np.stack([d, -d * (np.log(d) if logarithmic else d)], axis=1)
+    a, b = np.linalg.lstsq(design, gain[used], rcond=None)[0]
+    return float(a), float(b)
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Whether quality fell from its peak along one run by more than two standard errors while reward was highest."""
+    quality = np.array([float(str(row["quality G"])) for row in rows])
+    errors = np.array([float(str(row["quality ±"])) for row in rows]) / 1.96
+    peak, reward = int(quality.argmax()), np.array([float(str(row["reward"])) for row in rows])
+    fall = quality[peak] - quality[-1]
+    fell = fall > 2 * float(np.hypot(errors[peak], errors[-1]))
+    highest = int(reward.argmax()) == len(rows) - 1
+    return (
+        f"beta {rows[0]['beta']}: quality peaks at iteration {rows[peak]['iteration']} and ends {fall:.3f} below it, "
+        f"{'more' if fell else 'less'} than two standard errors; "
+        f"reward is {'' if highest else 'not '}highest at the end."
+    )

@@ -1,0 +1,103 @@
+"""Makes what ``weights/`` holds, one step at a time, on the package descriptions.
+
+``python -m models.summarize_feedback.ship sft|reward`` trains the first two stages;
+``... ppo ROWS.jsonl --beta .1 --seed 0`` tunes and appends what was measured, ``--keep`` puts the policy into
+``weights/``; ``... figures ROWS.jsonl`` measures everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from models.core.checkpoint import Checkpoint
+from models.core.run import LocalRun
+from models.core.sources import load
+from models.summarize_feedback.bundle import WEIGHTS, read_bundle, write_bundle
+from models.summarize_feedback.evaluate import evaluate_method
+from models.summarize_feedback.examples import encode_sources, pairs_of
+from models.summarize_feedback.over_optimization import Row, Yardstick, tune_and_measure, verdict
+from models.summarize_feedback.schema import Config, PolicyOptions, RewardOptions, SupervisedOptions
+from models.summarize_feedback.train import train_stage
+
+DATA = "package-descriptions"
+VALIDATION_TEXTS, POINTS = 400, 8
+
+
+def train(stage: str, config: Config, folder: Path) -> None:
+    """Train a stage and put its checkpoint into ``weights/``."""
+    run = LocalRun(folder / stage, log=print, report=lambda fraction, name, text: print(name, text, flush=True))
+    checkpoint = train_stage(load(DATA, "train"), config, run)
+    shutil.copytree(checkpoint.folder, WEIGHTS, dirs_exist_ok=True)
+    assert checkpoint.figures is not None
+    for figure in checkpoint.figures.figures:
+        print(figure.name, figure.text, figure.setting, flush=True)
+
+
+def tune(options: PolicyOptions, seed: int, rows: Path, folder: Path, keep: bool) -> None:
+    """Run PPO on the training texts and measure it on validation texts."""
+    bundle = read_bundle(Checkpoint(WEIGHTS))
+    data = load(DATA, "train")
+    chosen = np.random.default_rng(seed).permutation(len(data))[: options.iterations * options.batch_size]
+    sources, _ = encode_sources(bundle.tokenizer, [pairs_of(data)[i][0] for i in chosen], bundle.shape)
+    yardstick = Yardstick(bundle, pairs_of(load(DATA, "validation"))[:VALIDATION_TEXTS], options, seed)
+    run = LocalRun(folder / f"ppo-{options.beta}-{seed}", seed=seed)
+    policy, found = tune_and_measure(
+        bundle, sources, yardstick, options, POINTS, run, lambda fraction, text: print(text, flush=True)
+    )
+    with rows.open("a", encoding="utf-8") as file:
+        for row in found:
+            file.write(json.dumps({"seed": seed, **row}) + "\n")
+    print(verdict(found), *yardstick.summaries(policy)[:20], sep="\n")
+    if keep:
+        bundle.ppo = policy
+        config = Config(stage="ppo", ppo=options)
+        write_bundle(WEIGHTS, bundle, config, data_sha256=data.sha256, seed=seed)
+
+
+def figures(path: Path, folder: Path) -> None:
+    """Measure the checkpoint on the test split and store it with the rows of PPO."""
+    rows: list[Row] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    checkpoint = Checkpoint(WEIGHTS)
+    found = evaluate_method(checkpoint, LocalRun(folder / "evaluate"), None)
+    found.tables["ppo on validation texts"] = rows
+    runs = sorted({(float(str(row["beta"])), int(str(row["seed"]))) for row in rows})
+    for beta, seed in runs:
+        found.claims.append(f"Seed {seed}, " + verdict([r for r in rows if (r["beta"], r["seed"]) == (beta, seed)]))
+    found.command = "python -m models.summarize_feedback.ship"
+    checkpoint.write_figures(found)
+
+
+def main() -> None:
+    """Run one step."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("step", choices=["sft", "reward", "ppo", "figures"])
+    parser.add_argument("rows", type=Path, nargs="?", default=Path("rows.jsonl"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/summarize-feedback"))
+    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--iterations", type=int, default=150)
+    parser.add_argument("--beta", type=float, default=0.1)
+    parser.add_argument("--learning-rate", type=float, default=PolicyOptions().learning_rate)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.step == "sft":
+        options = SupervisedOptions(dropout=0, max_steps=arguments.steps, learning_rate=2e-3)
+        train("sft", Config(sft=options), arguments.folder)
+    elif arguments.step == "reward":
+        train("reward", Config(stage="reward", reward=RewardOptions(comparisons="simulated")), arguments.folder)
+    elif arguments.step == "ppo":
+        tuning = PolicyOptions(
+            beta=arguments.beta, iterations=arguments.iterations, learning_rate=arguments.learning_rate
+        )
+        tune(tuning, arguments.seed, arguments.rows, arguments.folder, arguments.keep)
+    else:
+        figures(arguments.rows, arguments.folder)
+
+
+if __name__ == "__main__":
+    main()

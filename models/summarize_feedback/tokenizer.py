@@ -1,0 +1,85 @@
+"""Byte-level BPE: any text can be read, nothing in it is taken for a special token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+
+from models.core.checkpoint import CheckpointError
+from models.core.inputs import InputError
+
+PAD, BOS, EOS, SEP = range(4)
+SPECIALS = ("<pad>", "<bos>", "<eos>", "<sep>")
+# No token of ordinary text is longer on average, so that tokens beyond the context are never made at all.
+_CHARACTERS_PER_TOKEN = 64
+_CONTROL = dict.fromkeys([*range(32), *range(127, 160)], " ")
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Learn at most ``vocabulary`` tokens, the four specials and the 256 bytes among them."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((clean(text) for text in texts), trainer)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def clean(text: str) -> str:
+    """``text`` without control characters and with white space collapsed; a lone surrogate becomes a question mark."""
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").translate(_CONTROL).split())
+
+
+def encode_source(tokenizer: Tokenizer, text: str, limit: int) -> tuple[list[int], bool]:
+    """The first ``limit`` tokens of a text, and whether it has more.
+
+    Raises:
+        InputError: the text holds nothing but white space and control characters.
+    """
+    cleaned = clean(text)
+    if not cleaned:
+        raise InputError("the text is empty")
+    lead = cleaned[: limit * _CHARACTERS_PER_TOKEN]
+    tokens = tokenizer.encode(lead, add_special_tokens=False).ids
+    return tokens[:limit], len(tokens) > limit or len(lead) < len(cleaned)
+
+
+def encode_summary(tokenizer: Tokenizer, text: str, limit: int) -> list[int]:
+    """A summary's tokens and <eos>; a longer one is cut to ``limit`` tokens and does not end."""
+    return [*tokenizer.encode(clean(text), add_special_tokens=False).ids, EOS][:limit]
+
+
+def decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    """The text of ``tokens`` up to <eos>."""
+    ids = list(tokens)
+    end = ids.index(EOS) if EOS in ids else len(ids)
+    return str(tokenizer.decode(ids[:end], skip_special_tokens=False)).strip()
+
+
+def pack_tokenizer(tokenizer: Tokenizer) -> torch.Tensor:
+    """The tokenizer's JSON as uint8 ``(bytes,)``, so that it lies in the checkpoint under the hash of the weights."""
+    return torch.frombuffer(bytearray(tokenizer.to_str().encode()), dtype=torch.uint8)
+
+
+def unpack_tokenizer(packed: torch.Tensor) -> Tokenizer:
+    """Read what :func:`pack_tokenizer` wrote.
+
+    Raises:
+        CheckpointError: it is no tokenizer.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(bytes(packed.cpu().numpy()).decode("utf-8"))
+    except Exception as error:  # the library raises nothing more specific
+        raise CheckpointError(f"tokenizer: {error}") from error
+    tokenizer.encode_special_tokens = True
+    return tokenizer

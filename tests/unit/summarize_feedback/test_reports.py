@@ -1,0 +1,124 @@
+"""The job kinds on a stored data set, end to end."""
+
+import json
+
+import numpy as np
+import pytest
+
+from models.core.dataset import Dataset
+from models.core.feedback import Comparison
+from models.core.jobs import JobContext
+from models.core.method import MethodError
+from models.core.run import LocalRun
+from models.summarize_feedback.over_optimization import fit_curve, verdict
+from models.summarize_feedback.reports import best_of_n, label_agreement, over_optimization
+from models.summarize_feedback.schema import BestOfNReport, LabelAgreement, OverOptimizationReport, PolicyOptions
+
+
+class Job(LocalRun, JobContext):
+    """A job of one data set and one version, in a folder."""
+
+    job_id, owner, model = "job_local", "tester", "summarize-feedback"
+
+    def __init__(self, folder, data, version, people=()):
+        super().__init__(folder, seed=4)
+        self._data, self._version, self._people = data, version, list(people)
+        self.dataset_id = None if data is None else "ds_1"
+
+    def dataset(self, dataset_id):
+        return self._data
+
+    def dataset_file(self, dataset_id):
+        raise KeyError(dataset_id)
+
+    def register_dataset(self, path, name):
+        raise KeyError(name)
+
+    def checkpoint(self, model):
+        return self._version
+
+    def comparisons(self):
+        return self._people
+
+
+@pytest.fixture
+def job(pairs, trained, tmp_path):
+    return Job(tmp_path, pairs.select(range(24)), trained["ppo"])
+
+
+def test_best_of_n(job, tmp_path):
+    result = best_of_n(job, BestOfNReport(texts=16, samples=8))
+    assert [row["n"] for row in result["curve"]] == [1, 2, 4, 8]
+    rewards = [row["reward"] for row in result["curve"]]
+    assert rewards == sorted(rewards)
+    assert result["preference_source"] == "simulated"
+    assert (tmp_path / "best-of-n.png").stat().st_size > 5000
+    json.dumps(result, allow_nan=False)
+
+
+def test_over_optimization_and_its_resumption(job, tmp_path):
+    parameters = OverOptimizationReport(
+        texts=24, betas=[0.1, 0.0], checkpoints=2, ppo=PolicyOptions(iterations=2, batch_size=8, max_tokens=8)
+    )
+    result = over_optimization(job, parameters)
+    assert [(row["beta"], row["iteration"]) for row in result["curve"]] == [
+        (b, i) for b in (0.1, 0.0) for i in (0, 1, 2)
+    ]
+    assert result["curve"][0]["KL"] == 0
+    assert len(result["verdicts"]) == 2
+    assert (tmp_path / "over-optimization.png").stat().st_size > 5000
+    state, meta = job.load_state()
+    job.save_state(state, {"rows": meta["rows"][:3], "verdicts": meta["verdicts"][:1]})
+    assert over_optimization(job, parameters)["curve"] == result["curve"]
+
+
+def test_label_agreement(pairs, trained, tmp_path):
+    people = [
+        Comparison(
+            input=text, candidates=("short", reference), preferred=int(number != 0), annotator=name, shown_first=0
+        )
+        for name in ("ann", "bob")
+        for number, (text, reference) in enumerate(pairs.inputs[:10])
+        if name == "ann" or number
+    ]
+    people.append(
+        Comparison(input=pairs.inputs[0][0], candidates=(pairs.inputs[0][1], "short"), preferred=0, annotator="bob")
+    )
+    job = Job(tmp_path, pairs, trained["ppo"], people)
+    result = label_agreement(job, LabelAgreement(simulated=60))
+    assert result["human"]["comparisons"] == 20
+    assert result["human"]["judged_twice"] == 10
+    assert result["human"]["agreement_between_annotators"] == 0.9
+    assert result["human"]["annotators"] == {"ann": 10, "bob": 10}
+    assert 0 <= result["simulated"]["agreement"]["reward model"] <= 1
+
+
+def test_reports_name_what_is_missing(pairs, trained, tmp_path):
+    with pytest.raises(MethodError, match="no reward model"):
+        best_of_n(Job(tmp_path / "a", pairs, trained["sft"]), BestOfNReport())
+    with pytest.raises(MethodError, match="no comparisons are stored"):
+        label_agreement(Job(tmp_path / "b", None, trained["ppo"]), LabelAgreement())
+    with pytest.raises(MethodError, match="it holds text"):
+        best_of_n(Job(tmp_path / "c", Dataset("text", ["a"]), trained["ppo"]), BestOfNReport())
+
+
+def test_the_fit_recovers_its_own_curve():
+    kl = np.array([0.0, 0.5, 1.0, 4.0, 9.0])
+    d = np.sqrt(kl[1:])
+    gain = np.concatenate([[0.0], d * (0.4 - 0.1 * np.log(d))])
+    assert fit_curve(kl, gain, logarithmic=True) == pytest.approx((0.4, 0.1))
+    gain = np.concatenate([[0.0], d * (0.4 - 0.1 * d)])
+    assert fit_curve(kl, gain, logarithmic=False) == pytest.approx((0.4, 0.1))
+    with pytest.raises(ValueError, match="two points"):
+        fit_curve(kl[:2], kl[:2], logarithmic=True)
+
+
+def test_the_verdict_sees_a_fall_beyond_the_noise():
+    rows = [
+        {"beta": 0, "iteration": i, "quality G": g, "quality ±": 0.0196, "reward": i}
+        for i, g in enumerate((0.1, 0.3, 0.2))
+    ]
+    assert "peaks at iteration 1 and ends 0.100 below it, more than" in verdict(rows)
+    assert "reward is highest" in verdict(rows)
+    rows[-1] |= {"quality G": 0.29, "reward": 0.5}
+    assert "less than two standard errors; reward is not highest" in verdict(rows)
