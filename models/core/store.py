@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,15 +19,30 @@ class StoreFullError(OSError):
     """No space is left in the store."""
 
 
+def _refuse_full(error: OSError) -> None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise StoreFullError(errno.ENOSPC, "the blob store is full") from error
+
+
+def _open_s3(url: str) -> tuple[Any, str]:
+    """Arrow's own S3 client, set by the ``AWS_*`` variables and the URL's query; it needs no further package."""
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from pyarrow.fs import FileSystem
+
+    client, root = FileSystem.from_uri(url)
+    return ArrowFSWrapper(client), root
+
+
 class BlobStore:
     """Keys are ``/``-separated names under one root; every write appears whole or not at all.
 
     Args:
-        url: a local path or an fsspec URL.
+        url: a local path, ``s3://bucket/prefix`` or another fsspec URL.
     """
 
     def __init__(self, url: str) -> None:
-        self._fs, root = fsspec.core.url_to_fs(url)
+        self._s3 = url.startswith("s3://")
+        self._fs, root = _open_s3(url) if self._s3 else fsspec.core.url_to_fs(url)
         self._root = str(root).rstrip("/")
         self._local = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
         if self._local:
@@ -43,6 +59,27 @@ class BlobStore:
         Raises:
             StoreFullError: the disk is full; nothing is left behind.
         """
+        with self._write_local(key) if self._local else self._write_remote(key) as file:
+            yield file
+
+    @contextmanager
+    def _write_remote(self, key: str) -> Iterator[IO[bytes]]:
+        # Renaming an object is a copy, and closing a half-written one would complete it: it is sent when it is whole.
+        final = self._path(key)
+        try:
+            with tempfile.TemporaryFile() as spool:
+                yield spool
+                spool.seek(0)
+                if not self._s3:
+                    self._fs.makedirs(final.rpartition("/")[0], exist_ok=True)
+                with self._fs.open(final, "wb") as target:
+                    shutil.copyfileobj(spool, target, 1 << 20)
+        except OSError as error:
+            _refuse_full(error)
+            raise
+
+    @contextmanager
+    def _write_local(self, key: str) -> Iterator[IO[bytes]]:
         final = self._path(key)
         partial = f"{self._root}/.partial/{uuid.uuid4().hex}"
         self._fs.makedirs(f"{self._root}/.partial", exist_ok=True)
@@ -51,14 +88,13 @@ class BlobStore:
             with self._fs.open(partial, "wb") as file:
                 yield file
                 file.flush()
-                if self._local:
-                    os.fsync(file.fileno())
+                os.fsync(file.fileno())
             self._fs.mv(partial, final)
         except BaseException as error:
             with suppress(FileNotFoundError, OSError):
                 self._fs.rm(partial)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StoreFullError(errno.ENOSPC, "the blob store is full") from error
+            if isinstance(error, OSError):
+                _refuse_full(error)
             raise
 
     def put(self, key: str, data: bytes) -> None:
