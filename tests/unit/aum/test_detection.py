@@ -2,7 +2,6 @@
 
 import csv
 import json
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,7 @@ from models.core.method import MethodError
 from models.core.noise import corrupt_labels
 from models.core.run import Cancelled
 from models.core.sources import SOURCES, load
-
-_spec = spec_from_file_location("aum_local_job", Path(__file__).parent / "local_job.py")
-local_job = module_from_spec(_spec)
-_spec.loader.exec_module(local_job)
-LocalJob = local_job.LocalJob
+from tests.unit.local_job import LocalJob
 
 DATA = Path(__file__).parents[2] / "data"
 QUICK = {"epochs": 4, "retrain": False}
@@ -57,7 +52,8 @@ def noisy_pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def picture_job(noisy_pictures, tmp_path_factory):
     reports = []
-    job = LocalJob(tmp_path_factory.mktemp("job"), noisy_pictures[0], seed=3, report=lambda *r: reports.append(r))
+    folder = tmp_path_factory.mktemp("job")
+    job = LocalJob(folder, upload=noisy_pictures[0], seed=3, report=lambda *r: reports.append(r))
     result = run(job, MislabeledDetection(epochs=4, retrain_seeds=1, trajectories=True))
     return job, result, reports
 
@@ -150,7 +146,7 @@ def test_progress_goes_up_through_the_stages(picture_job):
 
 
 def test_class_folders_of_a_zip(tmp_path):
-    job = LocalJob(tmp_path, DATA / "fashion-mnist-600.zip")
+    job = LocalJob(tmp_path, upload=DATA / "fashion-mnist-600.zip")
     result = run(job, parameters(epochs=2, folds=1, retrain=False))
     assert result["samples"] == 600 and result["cleaned"]["artifact"] == "cleaned.zip"
     assert len(job.dataset(result["cleaned"]["dataset"])) == result["cleaned"]["samples"]
@@ -177,7 +173,7 @@ def test_vectors_from_csv_with_trusted_labels_to_measure_on(tmp_path):
             writer = csv.writer(file)
             writer.writerow(header)
             writer.writerows([str(label), *row[1:]] for label, row in zip(given, chosen, strict=True))
-    job = LocalJob(tmp_path / "job", tmp_path / "noisy.csv")
+    job = LocalJob(tmp_path / "job", upload=tmp_path / "noisy.csv")
     trusted = job.register_dataset(tmp_path / "trusted.csv", "trusted")
     result = run(job, MislabeledDetection(epochs=8, retrain_seeds=2, trusted_test=trusted))
     assert auroc(result, wrong) >= 0.95
@@ -194,7 +190,7 @@ def test_text_from_jsonl(tmp_path):
     labels, wrong = noisy_rows(truth, len(names), 0.15)
     upload = tmp_path / "noisy.jsonl"
     upload.write_text("\n".join(json.dumps({**a, "label": names[y]}) for a, y in zip(lines, labels, strict=True)))
-    job = LocalJob(tmp_path / "job", upload)
+    job = LocalJob(tmp_path / "job", upload=upload)
     result = run(job, parameters(epochs=5))
     assert auroc(result, wrong) >= 0.8
     assert result["ranking"][0]["id"] in {line["id"] for line in lines}
@@ -203,7 +199,7 @@ def test_text_from_jsonl(tmp_path):
 
 
 def test_vectors_of_an_embedding_model_serve_too(tmp_path):
-    job = LocalJob(tmp_path, DATA / "fashion-mnist-600.npz")
+    job = LocalJob(tmp_path, upload=DATA / "fashion-mnist-600.npz")
     result = run(job, parameters(epochs=2, encoder="align-uniform"))
     assert result["usage"]["encoder"] == "mlp" and result["samples"] == 600
 
@@ -218,7 +214,7 @@ def test_texts_that_a_spreadsheet_or_a_browser_would_run_are_harmless(tmp_path):
         centres = {name: number for number, name in enumerate(sorted(set(labels)))}
         for number, label in enumerate(labels):
             writer.writerow([f"@row{number}", label, *(centres[label] + generator.normal(size=2)).round(4)])
-    job = LocalJob(tmp_path / "job", upload)
+    job = LocalJob(tmp_path / "job", upload=upload)
     run(job, parameters(epochs=2))
     with (tmp_path / "job" / "ranking.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -233,7 +229,7 @@ def test_cancel_stops_within_an_epoch(noisy_pictures, tmp_path):
         if message == "epoch 2 of 4":
             raise Cancelled
 
-    job = LocalJob(tmp_path, noisy_pictures[0], report=cancel)
+    job = LocalJob(tmp_path, upload=noisy_pictures[0], report=cancel)
     with pytest.raises(Cancelled):
         run(job, parameters())
     assert not (tmp_path / "ranking.parquet").exists()
@@ -249,7 +245,7 @@ def test_cancel_stops_within_an_epoch(noisy_pictures, tmp_path):
 )
 def test_parameters_that_do_not_fit_the_data_are_named(tmp_path, changes, message):
     with pytest.raises(MethodError, match=message):
-        run(LocalJob(tmp_path, DATA / "fashion-mnist-600.npz"), parameters(**changes))
+        run(LocalJob(tmp_path, upload=DATA / "fashion-mnist-600.npz"), parameters(**changes))
 
 
 def test_data_that_cannot_be_judged_is_refused(tmp_path):
@@ -263,8 +259,8 @@ def test_data_that_cannot_be_judged_is_refused(tmp_path):
     for number, (message, arrays) in enumerate(uploads.items()):
         np.savez(tmp_path / f"{number}.npz", **arrays)
         with pytest.raises(MethodError, match=message):
-            run(LocalJob(tmp_path / str(number), tmp_path / f"{number}.npz"), parameters())
-    job = LocalJob(tmp_path / "encoder", DATA / "digits-8x8-600.csv")
+            run(LocalJob(tmp_path / str(number), upload=tmp_path / f"{number}.npz"), parameters())
+    job = LocalJob(tmp_path / "encoder", upload=DATA / "digits-8x8-600.csv")
     with pytest.raises(MethodError, match="encoder: resnet32 takes images, but the data set holds vectors"):
         run(job, parameters(encoder="resnet32"))
     with pytest.raises(MethodError, match="encoder: align-uniform takes image inputs"):

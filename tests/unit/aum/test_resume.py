@@ -13,19 +13,20 @@ import pyarrow.parquet as pq
 
 from models.aum.detection import run
 from models.aum.schema import MislabeledDetection
+from tests.unit.local_job import LocalJob
 
-HERE = Path(__file__).parent
-UPLOAD = HERE.parents[1] / "data" / "fashion-mnist-600.npz"
+ROOT = Path(__file__).parents[3]
+UPLOAD = ROOT / "tests" / "data" / "fashion-mnist-600.npz"
 PARAMETERS = {"epochs": 4, "retrain": False, "augment": True}
 SCRIPT = f"""
 import json, sys, torch
 from pathlib import Path
-sys.path.insert(0, {str(HERE)!r})
-from local_job import LocalJob
+sys.path.insert(0, {str(ROOT)!r})
 from models.aum.detection import run
 from models.aum.schema import MislabeledDetection
+from tests.unit.local_job import LocalJob
 torch.set_num_threads(1)
-job = LocalJob(Path(sys.argv[1]), Path({str(UPLOAD)!r}), seed=5)
+job = LocalJob(Path(sys.argv[1]), upload=Path({str(UPLOAD)!r}), seed=5)
 result = run(job, MislabeledDetection(**json.loads(sys.argv[2])))
 (job.folder / "result.json").write_text(json.dumps(result))
 """
@@ -64,15 +65,10 @@ def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
 
 def test_every_resume_point_of_a_run_leads_to_the_same_end(tmp_path):
     """Start again from each state that an undisturbed run left, in folds and in retraining."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("aum_local_job_resume", HERE / "local_job.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     parameters = MislabeledDetection(epochs=2, retrain_seeds=1)
     states = []
 
-    class Recording(module.LocalJob):
+    class Recording(LocalJob):
         def save_state(self, tensors, meta):
             states.append(({k: np.array(v) for k, v in tensors.items()}, json.loads(json.dumps(dict(meta)))))
 
@@ -80,7 +76,7 @@ def test_every_resume_point_of_a_run_leads_to_the_same_end(tmp_path):
             return self.initial
 
     def ranking_from(initial, name):
-        job = Recording(tmp_path / name, UPLOAD, seed=1)
+        job = Recording(tmp_path / name, upload=UPLOAD, seed=1)
         job.initial = initial
         result = run(job, parameters)
         return [(item["index"], item["aum"]) for item in result["ranking"]], result["retrain"]

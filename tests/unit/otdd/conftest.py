@@ -1,4 +1,3 @@
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -6,11 +5,7 @@ import pytest
 import torch
 
 from models.otdd.variants import inverted, original, rotated
-
-_spec = spec_from_file_location("otdd_local_job", Path(__file__).parent / "local_job.py")
-local_job = module_from_spec(_spec)
-_spec.loader.exec_module(local_job)
-LocalJob = local_job.LocalJob
+from tests.unit.local_job import LocalJob
 
 DATA = Path(__file__).parents[2] / "data"
 SIZE = 200

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,9 @@ from models.core.transport.clouds import side
 from models.otdd.distance import otdd
 from models.otdd.jobs import dataset_distance
 from models.otdd.schema import DatasetDistance, Params
+from tests.unit.local_job import LocalJob
 
-HERE = Path(__file__).parent
-_spec = spec_from_file_location("otdd_local_job", HERE / "local_job.py")
-local_job = module_from_spec(_spec)
-_spec.loader.exec_module(local_job)
-LocalJob = local_job.LocalJob
-
-DATA = HERE.parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 SIZE = 200
 NAMES = ["digits", "other digits", "rotated", "inverted"]
 
@@ -190,13 +184,14 @@ def test_continues_from_every_saved_state_to_the_same_result(uploads, tmp_path):
         assert len(states) == 5 - number
 
 
+ROOT = Path(__file__).parents[3]
 SCRIPT = f"""
 import json, sys, torch
 from pathlib import Path
-sys.path.insert(0, {str(HERE)!r})
-from local_job import LocalJob
+sys.path.insert(0, {str(ROOT)!r})
 from models.otdd.jobs import dataset_distance
 from models.otdd.schema import DatasetDistance
+from tests.unit.local_job import LocalJob
 torch.set_num_threads(1)
 job = LocalJob(Path(sys.argv[1]), Path(sys.argv[2]))
 result = dataset_distance(job, DatasetDistance(datasets=json.loads(sys.argv[3])))

@@ -1,8 +1,6 @@
 """The job transfer-rank over uploaded data sets."""
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 
@@ -10,11 +8,7 @@ from models.core.method import MethodError
 from models.otdd.jobs import dataset_distance
 from models.otdd.schema import DatasetDistance, TransferRank
 from models.otdd.transfer import transfer_rank
-
-_spec = spec_from_file_location("otdd_local_job", Path(__file__).parent / "local_job.py")
-local_job = module_from_spec(_spec)
-_spec.loader.exec_module(local_job)
-LocalJob = local_job.LocalJob
+from tests.unit.local_job import LocalJob
 
 
 def start(folder, uploads, dataset=None, **reports):

@@ -18,10 +18,13 @@ class LocalJob(LocalRun, JobContext):
     job_id = "job_local"
     owner = OWNER
 
-    def __init__(self, folder: Path, store: Path, **reports):
+    def __init__(self, folder: Path, store: Path | None = None, *, upload: Path | None = None, **reports):
         super().__init__(folder, **reports)
+        store = store or folder / "store"
         self.store = DatasetStore(BlobStore(str(store)), store / "cache")
         self.registry = Registry()
+        if upload is not None:
+            self.dataset_id = self.register_dataset(upload, "upload")
 
     def dataset(self, dataset_id: str) -> Dataset:
         return self.store.load(OWNER, dataset_id)
