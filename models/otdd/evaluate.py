@@ -127,7 +127,7 @@ def _approximation(found: dict[str, list[float]], seed: int, figures: list[Figur
         Figure(name="Pearson, Gaussian with exact label distances", value=correlation, setting=setting),
         Figure(name="largest Gaussian / exact value", value=below, setting=setting),
         Figure(
-            name="seconds of the exact over the Gaussian label table",
+            name="CPU seconds of the exact over the Gaussian label table",
             value=exact / gaussian,
             setting=f"digits against Fashion-MNIST, n={TABLE_SIZE}",
         ),
@@ -135,8 +135,8 @@ def _approximation(found: dict[str, list[float]], seed: int, figures: list[Figur
     claims.append(
         f"Gaussian label distances give distances that correlate by {correlation:.3f} with exact ones (target .95: "
         f"{'met' if correlation >= 0.95 else 'missed'}). At n={TABLE_SIZE} their table takes 1/{exact / gaussian:.1f} "
-        f"of the time (target 1/10: {'met' if exact / gaussian >= 10 else 'missed'}); for small classes exact ones are "
-        "the faster."
+        f"of the CPU time (target 1/10: {'met' if exact / gaussian >= 10 else 'missed'}); for small classes exact ones "
+        "are the faster."
     )
 
 

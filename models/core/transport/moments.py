@@ -93,8 +93,8 @@ def _ledoit_wolf(centred: Tensor, share: Tensor, scatter: Tensor) -> float:
 
 def principal_basis(points: list[Tensor], dimensions: int = REDUCED_DIMENSIONS) -> tuple[Tensor, float]:
     """The leading principal axes of all points together, ``(d, dimensions)``, and the share of variance they keep."""
-    stacked = torch.cat(points)
-    centred = stacked - stacked.mean(0)
-    values, axes = torch.linalg.eigh(centred.T @ centred)
+    mean = torch.stack([part.sum(0) for part in points]).sum(0) / sum(map(len, points))
+    centred = [part - mean for part in points]
+    values, axes = torch.linalg.eigh(torch.stack([part.T @ part for part in centred]).sum(0))
     kept = float(values[-dimensions:].sum() / values.sum().clamp_min(torch.finfo(values.dtype).tiny))
     return axes[:, -dimensions:].contiguous(), kept
