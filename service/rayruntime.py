@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -15,6 +16,7 @@ from service import deployments
 from service.settings import Settings
 
 OBJECT_STORE_BYTES = 200 << 20
+CONNECT_S = 10.0
 NOTE = "ray-folder"
 PREFIX = "dnray-"
 
@@ -60,7 +62,15 @@ class RayRuntime:
         self.owned = True
         if self._settings.ray_address != "local":
             os.environ.setdefault("RAY_AUTH_MODE", "token")
-            ray.init(address=self._settings.ray_address, log_to_driver=False, configure_logging=False)
+            _check_reachable(self._settings.ray_address)
+            # The cluster's own environment was fixed when it was started.
+            flags = {name: os.environ[name] for name in deployments.FLAGS}
+            ray.init(
+                address=self._settings.ray_address,
+                runtime_env={"env_vars": flags},
+                log_to_driver=False,
+                configure_logging=False,
+            )
             return
         self._folder = self._make_folder()
         ray.init(
@@ -104,6 +114,21 @@ class RayRuntime:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         note.write_text(str(folder), encoding="utf-8")
         return folder
+
+
+def _check_reachable(address: str) -> None:
+    """Connect to the cluster once; Ray itself tries for minutes where nobody listens.
+
+    Raises:
+        ConnectionError: nobody listens at ``HOST:PORT``.
+    """
+    host, colon, port = address.rpartition(":")
+    if "/" in address or not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def remove_left_behind(home: Path) -> None:
