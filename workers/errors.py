@@ -46,7 +46,13 @@ def queue_errors() -> Iterator[None]:
     """Turn a Redis that is away, full or read-only into :class:`QueueUnavailableError`."""
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError, OSError) as error:
+    except (
+        redis.ConnectionError,
+        redis.TimeoutError,
+        redis.exceptions.OutOfMemoryError,
+        redis.exceptions.NoScriptError,  # it restarted twice within one call
+        OSError,
+    ) as error:
         raise QueueUnavailableError("the job queue cannot be reached") from error
     except redis.ResponseError as error:
         if str(error).startswith(("MISCONF", "READONLY", "LOADING", "MASTERDOWN")):

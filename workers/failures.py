@@ -12,7 +12,7 @@ from models.core.datasets import DatasetError, UnknownDatasetError
 from models.core.inputs import InputError
 from models.core.method import MethodError
 from models.core.registry import UnknownMethodError
-from models.core.store import StoreFullError
+from models.core.store import NO_SPACE
 from models.core.versions import UnknownVersionError, VersionExistsError
 from workers.errors import JobSpecError, UnknownKindError
 from workers.verdicts import problem, timed_out
@@ -27,7 +27,6 @@ _WITH_NAME: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
     ((UnknownKindError,), "kind-unknown", "kind of job"),
 )
 _WITH_TEXT: tuple[tuple[type[Exception], str, int, str], ...] = (
-    (StoreFullError, "store-full", 507, "no space is left for the job's files"),
     (MemoryError, "out-of-memory", 507, "the job needs more memory than there is"),
 )
 
@@ -46,6 +45,8 @@ def explain(error: Exception, timeout_s: float) -> dict[str, Any] | None:
         first = error.errors(include_url=False)[0]
         field = "/parameters" + "".join(f"/{part}" for part in first["loc"])
         return problem("job-invalid", 422, first["msg"], field)
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return problem("store-full", 507, "no space is left for the job's files")
     return _by_table(error)
 
 

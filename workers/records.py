@@ -148,12 +148,6 @@ class Records:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        self._begin = redis.register_script(scripts.BEGIN)
-        self._write = redis.register_script(scripts.WRITE)
-        self._close = redis.register_script(scripts.CLOSE)
-        self._requeue = redis.register_script(scripts.REQUEUE)
-        self._forget = redis.register_script(scripts.FORGET)
-        self._push_missing = redis.register_script(scripts.PUSH_MISSING)
 
     def get(self, job_id: str) -> JobRecord | None:
         """The record, or None."""
@@ -169,7 +163,7 @@ class Records:
 
     def begin(self, job_id: str, attempt: str, worker: str) -> int:
         """Take the job for ``attempt``; the answer is :data:`workers.scripts.BEGIN`'s."""
-        return int(self._begin(args=[job_id, attempt, repr(time.time()), worker]))
+        return int(self._eval(scripts.BEGIN, job_id, attempt, repr(time.time()), worker))
 
     def write(
         self, job_id: str, attempt: str, fields: Mapping[str, Any], events: Sequence[tuple[str, Mapping[str, Any]]]
@@ -177,20 +171,24 @@ class Records:
         """Set fields and append events if ``attempt`` owns the job; the answer is :data:`workers.scripts.WRITE`'s."""
         flat = pairs(fields)
         tail = [part for name, data in events for part in (name, json.dumps(data, allow_nan=False))]
-        return int(self._write(args=[job_id, attempt, len(flat), *flat, *tail]))
+        return int(self._eval(scripts.WRITE, job_id, attempt, len(flat), *flat, *tail))
 
     def close(self, job_id: str, attempt: str, status: Status, fields: Mapping[str, Any]) -> bool:
         """Give the job its final status if ``attempt`` is still the latest and it has none."""
-        return bool(self._close(args=[job_id, attempt, status, repr(time.time()), *pairs(fields)]))
+        return bool(self._eval(scripts.CLOSE, job_id, attempt, status, repr(time.time()), *pairs(fields)))
 
     def requeue(self, job_id: str, attempt: str) -> bool:
         """Show the job as waiting after its run ``attempt`` died."""
-        return bool(self._requeue(args=[job_id, attempt]))
+        return bool(self._eval(scripts.REQUEUE, job_id, attempt))
 
     def forget(self, job_id: str) -> None:
         """Delete the record, its events and its log."""
-        self._forget(args=[job_id])
+        self._eval(scripts.FORGET, job_id)
 
     def push_missing(self, job_id: str) -> bool:
         """Put a job back that is in none of the queue's lists."""
-        return bool(self._push_missing(args=[job_id, utcformat(now())]))
+        return bool(self._eval(scripts.PUSH_MISSING, job_id, utcformat(now())))
+
+    def _eval(self, script: str, *args: Any) -> Any:
+        """Send the script itself: a server that restarts knows no hashes, and may restart again before it is told."""
+        return self.redis.eval(script, 0, *args)

@@ -126,6 +126,24 @@ def _spec(context: WorkerContext, record: JobRecord) -> JobSpec:
 
 def _record(records: Records, record: JobRecord, context: WorkerContext, outbox: Outbox, outcome: Outcome) -> None:
     """Store what the job made, then close its record: the pointers appear together and last."""
+    try:
+        fields = _store(record, context, outcome)
+    except OSError as error:
+        from workers.failures import explain
+
+        full = explain(error, context.settings.job_timeout_s)
+        if full is None:
+            raise
+        log.warning("job %s: %s", record.id, error)
+        outcome, fields = Outcome("failed"), {"error": full, "state_key": ""}
+    outbox.stop()
+    if not records.close(record.id, record.attempt, outcome.status, fields):
+        os._exit(LOST_EXIT)
+    context.drop_state()
+
+
+def _store(record: JobRecord, context: WorkerContext, outcome: Outcome) -> dict[str, Any]:
+    """Upload what the job made; the record's fields that point to it."""
     fields: dict[str, Any] = {"error": outcome.error, "state_key": ""}
     if outcome.status == "succeeded":
         if outcome.pages is not None:
@@ -138,7 +156,4 @@ def _record(records: Records, record: JobRecord, context: WorkerContext, outbox:
         log.error("job %s failed\n%s", record.id, outcome.traceback)
         fields["traceback_key"] = context.store_blob("traceback.txt", outcome.traceback.encode())
     fields["log_key"] = context.store_log()
-    outbox.stop()
-    if not records.close(record.id, record.attempt, outcome.status, fields):
-        os._exit(LOST_EXIT)
-    context.drop_state()
+    return fields

@@ -14,13 +14,15 @@ from typing import IO, Any
 
 import fsspec
 
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 
 class StoreFullError(OSError):
     """No space is left in the store."""
 
 
 def _refuse_full(error: OSError) -> None:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_SPACE:
         raise StoreFullError(errno.ENOSPC, "the blob store is full") from error
 
 

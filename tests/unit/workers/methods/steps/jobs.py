@@ -51,6 +51,8 @@ def outcome(job, parameters):
         os.kill(os.getpid(), signal.SIGKILL)
     if parameters.how == "no-dataset":
         job.dataset("ds_" + "0" * 32)
+    if parameters.how == "large-result":
+        return {"object": "outcome", "value": "x" * 1_000_000}
     return {"object": "outcome", "value": float("nan")}
 
 

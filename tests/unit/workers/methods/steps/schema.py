@@ -32,7 +32,7 @@ class Native(_Strict):
 
 
 class Outcome(_Strict):
-    how: Literal["user-error", "bug", "killed", "not-json", "no-dataset"]
+    how: Literal["user-error", "bug", "killed", "not-json", "no-dataset", "large-result"]
     trace: str = ""
 
 
