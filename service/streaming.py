@@ -41,13 +41,16 @@ async def stream_pictures(
     previews = Previews(body.partial_images, stream.show)
     work = asyncio.create_task(predict(services, request, served, draws, params, operation.field, previews))
     work.add_done_callback(lambda _: stream.shown.put_nowait(None))
+    first = asyncio.create_task(stream.begun.wait())
     try:
-        await asyncio.wait({work}, timeout=BEGIN_AFTER_S)
+        await asyncio.wait({work, first}, timeout=BEGIN_AFTER_S, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             work.result()
     except BaseException:
         work.cancel()
         raise
+    finally:
+        first.cancel()
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream.events(work), headers=headers, media_type="text/event-stream")
 
@@ -57,6 +60,7 @@ class _Stream:
 
     def __init__(self, served: Served) -> None:
         self.shown: asyncio.Queue[tuple[int, Generated] | None] = asyncio.Queue()
+        self.begun = asyncio.Event()
         self._served = served
         self._sent: dict[int, float] = {}
         self._counts: dict[int, int] = {}
@@ -67,6 +71,7 @@ class _Stream:
         if fraction > self._sent.get(index, 0.0):
             self._sent[index] = fraction
             self.shown.put_nowait((index, preview))
+            self.begun.set()
 
     async def events(self, work: asyncio.Task[list[Generated]]) -> AsyncIterator[bytes]:
         """Previews as they come, then every picture, or the problem; comments keep the connection open."""

@@ -4,7 +4,6 @@ Inference runs on the in-process backend, so that no test here waits for Ray; th
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,12 +16,10 @@ import httpx
 import pytest
 import uvicorn
 
-from models.core import sources
-from models.core.dataset import Dataset
 from models.core.registry import Registry
-from models.core.run import LocalRun
 from service.app import create_app
 from service.settings import Settings
+from tests.contract.small import train_small_methods
 from workers.valkey import EmbeddedValkey
 
 KEY = "dn_contract-tests"
@@ -114,17 +111,7 @@ def registry():
 @pytest.fixture(scope="session")
 def small_methods(tmp_path_factory):
     """The methods of the folder beside this file, trained: a generator of digits and a summariser."""
-    root = tmp_path_factory.mktemp("methods")
-    shutil.copytree(Path(__file__).parent / "methods", root, dirs_exist_ok=True)
-    registry = Registry(root)
-    pairs = [(f"{head} Then it is said how. It ends.", head) for head in ("A shell for text.", "Plays all the games.")]
-    data = {"langevin": sources.load("digits-8x8", "all"), "first-sentences": Dataset("pairs", pairs)}
-    for slug, dataset in data.items():
-        entry = registry[slug]
-        run = LocalRun(tmp_path_factory.mktemp(slug))
-        trained = entry.method.train(dataset, entry.presets["cpu"], run)
-        trained.folder.rename(entry.folder / "weights")
-    return root
+    return train_small_methods(tmp_path_factory.mktemp("methods"), tmp_path_factory.mktemp("training"))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from models.core.inputs import ImageSpec, SidesSpec, TextSpec, VectorSpec
+from models.core.inputs import ClassSpec, ImageSpec, SidesSpec, TextSpec, VectorSpec
 
 
 def png(array):
@@ -26,11 +26,19 @@ def example_item(spec, seed=0):
             return rng.normal(size=spec.size).round(4).tolist()
         case TextSpec():
             return f"a text about a program that shows pictures, number {seed}"
+        case ClassSpec():
+            return {"seed": seed}
         case SidesSpec():
             return {"points": rng.normal(size=(24, 3)).round(4).tolist(), "labels": [i % 2 for i in range(24)]}
 
 
-ROUTES = {"embed": "/v1/embeddings", "classify": "/v1/classifications", "distance": "/v1/distances"}
+ROUTES = {
+    "embed": "/v1/embeddings",
+    "classify": "/v1/classifications",
+    "distance": "/v1/distances",
+    "generate": "/v1/images/generations",
+    "summarise": "/v1/summaries",
+}
 
 
 def example_request(entry, checkpoint, count=1):
@@ -38,6 +46,8 @@ def example_request(entry, checkpoint, count=1):
     spec = checkpoint.config.input
     if isinstance(spec, SidesSpec):
         return ROUTES["distance"], {"model": entry.slug, "a": example_item(spec, 0), "b": example_item(spec, 1)}
+    if isinstance(spec, ClassSpec):
+        return ROUTES["generate"], {"model": entry.slug, "n": count, "parameters": example_item(spec)}
     items = [example_item(spec, seed) for seed in range(count)]
     body = {"model": entry.slug, "input": items}
     return ROUTES[entry.card.capability], body

@@ -1,5 +1,7 @@
 """What every method must keep, whatever it does. A new folder under models/ is tested by this without a change."""
 
+import base64
+import io
 import re
 import subprocess
 import sys
@@ -7,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from models.core.inputs import SidesSpec
+from models.core.inputs import ClassSpec, SidesSpec, TextSpec
 from models.core.registry import SHIPPED, Registry
 from service.catalog import Served
 from service.operations import OPERATIONS
@@ -85,9 +88,16 @@ def test_a_batch_gives_what_single_requests_give(entry, checkpoint, client):
     if route == ROUTES["distance"]:
         pytest.skip("a distance request has one pair of sides")
     many = client.post(route, json=body).json()["data"]
+    if route == ROUTES["generate"]:
+        alone = [client.post(route, json={**body, "n": 1, "parameters": {"seed": seed}}).json() for seed in range(5)]
+        assert many == [answer["data"][0] for answer in alone]
+        return
     single = [client.post(route, json={**body, "input": [item]}).json()["data"][0] for item in body["input"]]
     for together, alone in zip(many, single, strict=True):
-        if entry.card.capability == "embed":
+        if entry.card.capability == "summarise":
+            pairs = zip(together["candidates"], alone["candidates"], strict=True)
+            assert all(one["text"] == other["text"] for one, other in pairs)
+        elif entry.card.capability == "embed":
             assert np.allclose(together["embedding"], alone["embedding"], atol=1e-5)
         else:
             scores = [{label["label"]: label["score"] for label in item["labels"]} for item in (together, alone)]
@@ -113,8 +123,8 @@ BAD_ITEMS = [None, 5, True, {"type": "image"}, {"type": "array", "data": [["x"]]
 
 @pytest.mark.parametrize("item", BAD_ITEMS, ids=repr)
 def test_bad_items_fail_with_their_position(entry, checkpoint, client, item):
-    if isinstance(checkpoint.config.input, SidesSpec):
-        pytest.skip("tested by the sides")
+    if isinstance(checkpoint.config.input, SidesSpec | ClassSpec):
+        pytest.skip("takes no items")
     good = example_item(checkpoint.config.input)
     answer = client.post(ROUTES[entry.card.capability], json={"model": entry.slug, "input": [good, item, good]})
     assert answer.status_code == 422
@@ -171,6 +181,11 @@ def test_open_inference_protocol_agrees_with_the_route(entry, checkpoint, client
     if entry.card.capability == "distance":
         inputs = [_tensor(side, "FP64", np.asarray(body[side]["points"])) for side in ("a", "b")]
         inputs += [_tensor(f"{side}_labels", "INT64", np.asarray(body[side]["labels"])) for side in ("a", "b")]
+    elif entry.card.capability == "generate":
+        inputs = [_tensor(name, "INT64", np.asarray([value])) for name, value in (("class_index", 0), ("seed", 7))]
+        body["parameters"] = {"class_label": 0, "seed": 7}
+    elif isinstance(checkpoint.config.input, TextSpec):
+        inputs = [_tensor("text", "BYTES", np.asarray(body["input"], dtype=object))]
     else:
         name = metadata["inputs"][0]["name"]
         if metadata["inputs"][0]["datatype"] == "FP32":
@@ -185,6 +200,11 @@ def test_open_inference_protocol_agrees_with_the_route(entry, checkpoint, client
     rest = client.post(route, json=body).json()
     if entry.card.capability == "distance":
         assert outputs["distance"][0] == pytest.approx(rest["distance"])
+    elif entry.card.capability == "generate":
+        image = Image.open(io.BytesIO(base64.b64decode(rest["data"][0]["b64_json"])))
+        assert outputs["image"] == np.asarray(image).ravel().tolist()
+    elif entry.card.capability == "summarise":
+        assert outputs["text"] == [rest["data"][0]["candidates"][0]["text"]]
     elif entry.card.capability == "embed":
         assert np.allclose(outputs["embedding"], rest["data"][0]["embedding"], atol=1e-6)
     else:
