@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pooch
+from pyarrow import parquet
 
 from models.core.dataset import Dataset
 
@@ -56,8 +56,6 @@ class Source:
         for folder in (self.system, data_home() / self.name):
             if folder is not None and (folder / file.name).exists():
                 return folder / file.name
-        if not self.upstream.startswith("http"):
-            raise DataUnavailableError(f"{self.title}: no {file.name} in {data_home() / self.name}; {self.upstream}")
         try:
             fetched = pooch.retrieve(
                 f"{self.upstream}/{file.name}",
@@ -75,9 +73,7 @@ class Source:
     def content(self, key: str) -> bytes:
         """The decompressed, hash-checked content of one file."""
         path = self.path(key)
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
+        raw = gzip.decompress(path.read_bytes())
         if hashlib.sha256(raw).hexdigest() != self.files[key].content_sha256:
             raise DataUnavailableError(f"{path}: its content is not the published {self.title}")
         return raw
@@ -144,11 +140,14 @@ def _digits_8x8(source: Source, split: str) -> Dataset:
 
 
 def _package_descriptions(source: Source, split: str) -> Dataset:
-    """Pairs of (description, synopsis); the splits never share a source package."""
-    from pyarrow import parquet
+    """Pairs of (description, synopsis); the splits never share a source package.
 
-    table = parquet.read_table(io.BytesIO(source.content("pairs")), filters=[("split", "=", split)])
-    columns = table.to_pydict()
+    The file is made on the user's machine, from lists that change with point releases: its hash is not fixed.
+    """
+    path = data_home() / source.name / "package-descriptions.parquet"
+    if not path.exists():
+        raise DataUnavailableError(f"{source.title}: there is no {path}; {source.upstream}")
+    columns = parquet.read_table(path, filters=[("split", "=", split)]).to_pydict()
     pairs = list(zip(columns["description"], columns["synopsis"], strict=True))
     return Dataset("pairs", pairs, sample_ids=columns["package"], name=f"package-descriptions/{split}")
 
@@ -201,13 +200,6 @@ SOURCES: dict[str, Source] = {
             "`python scripts/package_descriptions.py` makes it from Debian's package lists",
             _package_descriptions,
             splits=("train", "validation", "test"),
-            files={
-                "pairs": SourceFile(
-                    "package-descriptions.parquet",
-                    "5cbc8b5f26cde557d8a7843b9b0ad8a8",
-                    "e422b89e06439028bef27b21176b713d634c865d0d2dbf4efe0ffe209d1db57b",
-                ),
-            },
         ),
         Source(
             "digits-8x8",

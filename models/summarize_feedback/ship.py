@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("rows", type=Path, nargs="?", default=Path("rows.jsonl"))
     parser.add_argument("--folder", type=Path, default=Path("runs/summarize-feedback"))
     parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--comparisons", type=int, default=RewardOptions().simulated)
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--learning-rate", type=float, default=PolicyOptions().learning_rate)
@@ -89,7 +90,11 @@ def main() -> None:
         options = SupervisedOptions(dropout=0, max_steps=arguments.steps, learning_rate=2e-3)
         train("sft", Config(sft=options), arguments.folder)
     elif arguments.step == "reward":
-        train("reward", Config(stage="reward", reward=RewardOptions(comparisons="simulated")), arguments.folder)
+        train(
+            "reward",
+            Config(stage="reward", reward=RewardOptions(comparisons="simulated", simulated=arguments.comparisons)),
+            arguments.folder,
+        )
     elif arguments.step == "ppo":
         tuning = PolicyOptions(
             beta=arguments.beta, iterations=arguments.iterations, learning_rate=arguments.learning_rate
