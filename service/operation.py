@@ -6,7 +6,7 @@ The gateway answers with these at once; a queued job answers the same request wi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -55,6 +55,10 @@ class Operation(ABC, Generic[Body]):
         except ValidationError as error:
             errors = field_errors(error, "/parameters")
             raise Problem(422, "a parameter is not valid", errors=errors, code="invalid_parameters") from error
+
+    def top_level(self, body: Body) -> Collection[str]:
+        """Parameters of the method that ``body`` holds beside ``parameters``."""
+        return ()
 
     def parameters(self, body: Body, served: Served) -> dict[str, Any]:
         """The method's parameters as sent."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,10 @@ class Embed(Operation[EmbeddingRequest]):
 
     capability = "embed"
     request = EmbeddingRequest
+
+    def top_level(self, body: EmbeddingRequest) -> Collection[str]:
+        """OpenAI's ``dimensions``."""
+        return () if body.dimensions is None else ("dimensions",)
 
     def parameters(self, body: EmbeddingRequest, served: Served) -> dict[str, Any]:
         """With OpenAI's top-level ``dimensions`` as the method's parameter of that name, where it has one."""

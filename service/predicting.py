@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -52,7 +52,9 @@ async def answer(
         return await submit_request(body, request, caller, services)
     read = partial(operation.inputs, body, served, reader)
     inputs = read() if operation.small(body) else await asyncio.to_thread(read)
-    outputs = await predict(services, request, served, inputs, params, operation.field)
+    outputs = await predict(
+        services, request, served, inputs, params, operation.field, top_level=operation.top_level(body)
+    )
     if operation.heavy_answer:
         return json_response(await asyncio.to_thread(operation.answer, body, served, outputs))
     return json_response(operation.answer(body, served, outputs))
@@ -101,8 +103,13 @@ async def predict(
     params: BaseModel,
     field: str,
     previews: Previews | None = None,
+    top_level: Collection[str] = (),
 ) -> list[Any]:
     """One output an input, within the request's deadline; given up when the client leaves.
+
+    Args:
+        field: where the body holds the inputs.
+        top_level: parameters that the body holds beside `parameters`.
 
     Raises:
         Problem: 422 for inputs that the model refuses, 503 overloaded or starting, 504 past the deadline.
@@ -120,7 +127,7 @@ async def predict(
     try:
         return await while_connected(request, call)
     except InputFailedError as error:
-        errors = [FieldError(f"{field}/{i}" if len(inputs) > 1 else field or "/", text) for i, text in error.errors]
+        errors = _refusals(error, served, field if len(inputs) == 1 else f"{field}/{{}}", top_level)
         raise Problem(422, errors[0].detail, errors=errors, code="invalid_input") from error
     except OverloadedError as error:
         raise unavailable(f"`{served.id}` is overloaded", error.retry_after, "overloaded") from error
@@ -130,6 +137,18 @@ async def predict(
         raise Problem(504, "the deadline passed before the answer was ready", code="deadline") from error
     except ModelFailedError as error:
         raise unavailable(f"`{served.id}` failed: {error}", 10, "model_failed") from error
+
+
+def _refusals(error: InputFailedError, served: Served, place: str, top_level: Collection[str]) -> list[FieldError]:
+    """The fields that are wrong: a parameter that the method names first (``dimensions: ...``), else the inputs."""
+    found: dict[FieldError, None] = {}
+    for position, text in error.errors:
+        name, _, rest = text.partition(": ")
+        if rest and name in served.version.entry.params.model_fields:
+            found[FieldError(f"/{name}" if name in top_level else f"/parameters/{name}", rest)] = None
+        else:
+            found[FieldError(place.format(position) or "/", text)] = None
+    return list(found)
 
 
 def request_deadline(request: Request, default: float) -> float:

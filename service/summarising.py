@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -33,6 +33,10 @@ class Summarise(Operation[SummaryRequest]):
         except Problem as problem:
             errors = [FieldError(_top_level(error.field, body), error.detail) for error in problem.errors]
             raise Problem(problem.status, problem.detail, errors=errors, code=problem.code) from problem
+
+    def top_level(self, body: SummaryRequest) -> Collection[str]:
+        """What was sent beside ``parameters``."""
+        return TOP_LEVEL
 
     def parameters(self, body: SummaryRequest, served: Served) -> dict[str, Any]:
         """With the top-level fields that were sent as the method's parameters of those names."""

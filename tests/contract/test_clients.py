@@ -64,8 +64,9 @@ def test_openai_dimensions_are_honoured_or_refused(client_openai, spec):
     else:
         assert len(shorter.data[0].embedding) == width // 2
         assert np.linalg.norm(shorter.data[0].embedding) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(openai.APIStatusError):
-        client_openai.embeddings.create(model=MODEL, input=example_item(spec), dimensions=width * 64)
+    with pytest.raises(openai.APIStatusError) as refused:
+        client_openai.embeddings.create(model=MODEL, input=[example_item(spec)] * 2, dimensions=width * 64)
+    assert refused.value.param == "dimensions"
 
 
 @pytest.fixture(scope="module")
