@@ -30,7 +30,9 @@ class Modulation:
     """Hands each residual block, in the order of their making, its scale and shift out of one row an image."""
 
     def __init__(self, rows: Tensor, widths: Sequence[int]) -> None:
-        self._parts: Iterator[Tensor] = iter(rows[:, :, None, None].split([2 * width for width in widths], dim=1))
+        self._parts: Iterator[Tensor] = iter(
+            torch.split(rows[:, :, None, None], [2 * width for width in widths], dim=1)
+        )
 
     def next(self) -> tuple[Tensor, Tensor]:
         """``(B, C, 1, 1)`` scale and shift of the next block."""
@@ -61,8 +63,8 @@ class ResBlock(nn.Module):
             h, x = (F.interpolate(value, scale_factor=2, mode="nearest") for value in (h, x))
         scale, shift = modulation.next()
         h = torch.addcmul(shift, self.norm2(self.conv1(h)), 1 + scale)
-        skipped: Tensor = self.skip(x)
-        return skipped + self.conv2(self.dropout(F.silu(h)))
+        result: Tensor = self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+        return result
 
 
 class Attention(nn.Module):

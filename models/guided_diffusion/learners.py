@@ -69,7 +69,8 @@ class Learner(ABC):
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take back what :meth:`state` gave."""
+        """Take back what :meth:`state` gave; here nothing."""
+        assert not state
 
     def network(self, *inputs: Tensor) -> Tensor:
         """Output of the module in the training's precision, float32."""

@@ -28,12 +28,15 @@ class UNet(nn.Module):
         self.trunk = trunk
         kept, current, size = list(trunk.kept), trunk.out_channels, trunk.size
         self.up = nn.ModuleList()
+        self.joins: list[bool] = []
         for level, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(depth + 1):
                 self.up.append(trunk.stage(current + kept.pop(), int(multiplier * width), size))
+                self.joins.append(True)
                 current = int(multiplier * width)
             if level:
                 self.up.append(Stage(ResBlock(current, current, trunk.groups, trunk.dropout, "up")))
+                self.joins.append(False)
                 size *= 2
         self.norm = nn.GroupNorm(trunk.groups, current)
         self.output = zeroed(nn.Conv2d(current, outputs, 3, padding=1))
@@ -53,10 +56,8 @@ class UNet(nn.Module):
         """The same with the rows ``(B, M)`` of :class:`Conditioning` at hand, which a sampler makes once a step."""
         modulation = Modulation(rows, self.conditioning.widths)
         h, kept = self.trunk(x, modulation)
-        for stage in self.up:
-            if stage.block.resample == "none":
-                h = torch.cat([h, kept.pop()], dim=1)
-            h = stage(h, modulation)
+        for stage, joins in zip(self.up, self.joins, strict=True):
+            h = stage(torch.cat([h, kept.pop()], dim=1) if joins else h, modulation)
         result: Tensor = self.output(F.silu(self.norm(h)))
         return result
 

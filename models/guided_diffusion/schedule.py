@@ -18,13 +18,15 @@ from models.core.inputs import Float64, Int64
 def linear_betas(steps: int) -> Float64:
     """From 1e-4 to 0.02 at a thousand steps, scaled so that other numbers of steps end equally noisy."""
     scale = 1000 / steps
-    return np.linspace(1e-4 * scale, min(0.02 * scale, 0.999), steps)
+    betas: Float64 = np.linspace(1e-4 * scale, min(0.02 * scale, 0.999), steps)
+    return betas
 
 
 def cosine_betas(steps: int) -> Float64:
     """``1 - A(u + 1/T) / A(u)`` for ``A(u) = cos^2((u + .008) / 1.008 * pi / 2)``, at most 0.999."""
     kept = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.minimum(1 - kept[1:] / kept[:-1], 0.999)
+    betas: Float64 = np.minimum(1 - kept[1:] / kept[:-1], 0.999)
+    return betas
 
 
 def spaced(total: int, steps: int) -> Int64:
@@ -95,35 +97,43 @@ class Schedule:
     @cached_property
     def alphas_bar(self) -> Float64:
         """A_t, the share of the picture's variance left after step t."""
-        return np.cumprod(1 - self.betas)
+        kept: Float64 = np.cumprod(1 - self.betas)
+        return kept
 
     @cached_property
     def alphas_bar_previous(self) -> Float64:
         """A_{t-1}, with A_{-1} = 1."""
-        return np.concatenate([[1.0], self.alphas_bar[:-1]])
+        previous: Float64 = np.concatenate([[1.0], self.alphas_bar[:-1]])
+        return previous
 
     @cached_property
     def noise_variance(self) -> Float64:
         """``1 - A_t``; the first step's is its beta exactly, so that its posterior is the picture exactly."""
-        return np.concatenate([self.betas[:1], 1 - self.alphas_bar[1:]])
+        variance = 1 - self.alphas_bar
+        variance[0] = self.betas[0]
+        return variance
 
     @cached_property
     def posterior_variance(self) -> Float64:
         """``b~_t = b_t (1 - A_{t-1}) / (1 - A_t)``, the variance of q(x_{t-1} | x_t, x_0)."""
-        return self.betas * (1 - self.alphas_bar_previous) / self.noise_variance
+        table: Float64 = self.betas * (1 - self.alphas_bar_previous) / self.noise_variance
+        return table
 
     @cached_property
     def posterior_log_variance(self) -> Float64:
         """Its logarithm; step 0, whose variance is 0, takes step 1's."""
         variance = self.posterior_variance
-        return np.log(np.concatenate([variance[1:2], variance[1:]]))
+        logarithm: Float64 = np.log(np.concatenate([variance[1:2], variance[1:]]))
+        return logarithm
 
     @cached_property
     def posterior_start(self) -> Float64:
         """Factor of x_0 in the mean of q(x_{t-1} | x_t, x_0)."""
-        return np.sqrt(self.alphas_bar_previous) * self.betas / self.noise_variance
+        table: Float64 = np.sqrt(self.alphas_bar_previous) * self.betas / self.noise_variance
+        return table
 
     @cached_property
     def posterior_noisy(self) -> Float64:
         """Factor of x_t in the same mean."""
-        return np.sqrt(1 - self.betas) * (1 - self.alphas_bar_previous) / self.noise_variance
+        table: Float64 = np.sqrt(1 - self.betas) * (1 - self.alphas_bar_previous) / self.noise_variance
+        return table

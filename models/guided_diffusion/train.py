@@ -55,8 +55,8 @@ def prepare(dataset: Dataset, config: Config, seed: int) -> Material:
         raise MethodError("dataset: has no labels; the classifier that guides is trained on them")
     if len(dataset) < 20 or len(np.unique(dataset.labels)) < 2:
         raise MethodError("dataset: at least 20 pictures of two classes are needed")
-    images = torch.from_numpy(dataset.images(spec_of(dataset, config))).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(dataset.require_labels())
+    images = torch.from_numpy(np.array(dataset.images(spec_of(dataset, config)))).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(np.array(dataset.require_labels()))
     count = min(config.held_out, len(images) // 10)
     if not count:
         return Material(images, labels, images[:0], labels[:0], list(dataset.class_names))

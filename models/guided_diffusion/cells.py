@@ -1,0 +1,174 @@
+"""The cells of the proof: one way of sampling each, with its samples measured against real pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.core.dataset import Dataset
+from models.core.outputs import Draw
+from models.core.run import Run
+from models.guided_diffusion.judge import to_pictures
+from models.guided_diffusion.measuring import draw_pictures, image_spec, judged, quality, spread_draws
+from models.guided_diffusion.method import GuidedDiffusion
+from models.guided_diffusion.sampler import Denoise, gradient_of, sample
+from models.guided_diffusion.schema import Params
+
+SAMPLES = 300
+SCALES = (0.0, 1.0, 2.0, 4.0, 8.0)
+SEEDS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way of sampling.
+
+    Attributes:
+        group: what is compared within.
+        noise_blind: the classifier is told step 0 at every step, as a classifier of clean pictures would be.
+    """
+
+    group: str
+    params: Params
+    seed: int = 0
+    samples: int = SAMPLES
+    noise_blind: bool = False
+
+    @property
+    def name(self) -> str:
+        """Unique among the cells."""
+        p = self.params
+        kind = p.sampler if p.sampler == "ddim" else f"{p.sampler}-{p.variance}-{p.guidance_at}"
+        blind = " noise-blind" if self.noise_blind else ""
+        told = "unconditional" if p.unconditional else "conditional"
+        return f"{self.group}: {told} {kind} {p.steps} steps, scale {p.guidance_scale:g}{blind}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell's quality; ``fid``, ``precision``, ``recall`` and ``consistency`` as in ``Quality``."""
+
+    name: str
+    group: str
+    unconditional: bool
+    sampler: str
+    variance: str
+    guidance_at: str
+    steps: int
+    guidance_scale: float
+    noise_blind: bool
+    seed: int
+    samples: int
+    fid: float
+    precision: float
+    recall: float
+    consistency: float
+    inception_score: float
+
+    def row(self) -> dict[str, float | int | str | None]:
+        """A row of the table of cells."""
+        return dict(asdict(self))
+
+
+def _cells() -> list[Cell]:
+    found = [
+        Cell("guidance", Params(guidance_scale=scale, unconditional=True), seed) for seed in SEEDS for scale in SCALES
+    ]
+    found += [Cell("conditional", Params(guidance_scale=scale), seed) for seed in SEEDS for scale in (0.0, 2.0)]
+    found.append(Cell("noise-blind", Params(guidance_scale=2, unconditional=True), noise_blind=True))
+    found += [Cell("steps", Params(guidance_scale=0, steps=steps)) for steps in (5, 10, 50)]
+    found += [
+        Cell("steps", Params(guidance_scale=0, steps=steps, sampler="ddpm", variance=variance))
+        for steps in (10, 25)
+        for variance in ("learned", "small", "large")
+    ]
+    found += [
+        Cell("gradient at", Params(guidance_scale=2, unconditional=True, sampler="ddpm", guidance_at=where))
+        for where in ("x", "mean")
+    ]
+    return found
+
+
+CELLS = _cells()
+
+
+def measure_cells(method: GuidedDiffusion, test: Dataset, cells: Sequence[Cell], run: Run) -> list[Measured]:
+    """Draw and measure every cell; the run's resume point holds those that are done.
+
+    Raises:
+        Cancelled: the user asked for it.
+    """
+    state = run.load_state()
+    done: dict[str, dict[str, Any]] = {} if state is None else dict(state[1]["cells"])
+    total = sum(_work(cell) for cell in cells)
+    for position, cell in enumerate(cells):
+        if cell.name in done:
+            continue
+        before, own = sum(_work(other) for other in cells[:position]), _work(cell)
+
+        def report(share: float, before: float = before, own: float = own, name: str = cell.name) -> None:
+            run.progress(0.92 * (before + share * own) / total, "draw", name)
+
+        found = _measure(method, test, cell, report)
+        run.log(f"{cell.name}: FID {found.fid:.2f}, consistency {found.consistency:.3f}")
+        done[cell.name] = asdict(found)
+        run.save_state({}, {"cells": done})
+    return [Measured(**done[cell.name]) for cell in cells]
+
+
+def samples_of(method: GuidedDiffusion, cell: Cell, report: Callable[[float], None]) -> Tensor:
+    """The samples of ``cell``, float32 ``(N, C, H, W)``."""
+    draws = spread_draws(cell.samples, len(method.networks.class_names), 1_000_000 * cell.seed)
+    predict = _noise_blind(method) if cell.noise_blind else method.samples
+    return draw_pictures(predict, draws, cell.params, report)
+
+
+def _measure(method: GuidedDiffusion, test: Dataset, cell: Cell, report: Callable[[float], None]) -> Measured:
+    networks = method.networks
+    rows = np.random.default_rng(0).permutation(len(test))[: cell.samples]
+    real = judged(networks, test.select(rows).images(image_spec(networks)))
+    drawn = judged(networks, to_pictures(samples_of(method, cell, report)))
+    classes = np.arange(cell.samples) % len(networks.class_names)
+    p = cell.params
+    return Measured(
+        name=cell.name,
+        group=cell.group,
+        unconditional=p.unconditional,
+        sampler=p.sampler,
+        variance=p.variance,
+        guidance_at=p.guidance_at,
+        steps=p.steps,
+        guidance_scale=p.guidance_scale,
+        noise_blind=cell.noise_blind,
+        seed=cell.seed,
+        samples=cell.samples,
+        **vars(quality(real, drawn, classes)),
+    )
+
+
+def _noise_blind(method: GuidedDiffusion) -> Callable[[Sequence[Draw], Params], Tensor]:
+    networks = method.networks
+    assert networks.classifier is not None
+    classifier = networks.classifier
+
+    def predict(draws: Sequence[Draw], params: Params) -> Tensor:
+        classes = torch.tensor([draw.class_index for draw in draws], device=networks.device)
+        null = torch.full_like(classes, networks.denoiser.conditioning.labels - 1)
+        gradient = gradient_of(lambda x, t: classifier(x, torch.zeros_like(t)), classes)
+        seeds = [draw.seed for draw in draws]
+        with torch.inference_mode():
+            denoise = Denoise(networks.denoiser, null)
+            *_, (_, x) = sample(denoise, gradient, networks.schedule, networks.shape, seeds, params, networks.device)
+        return x
+
+    return predict
+
+
+def _work(cell: Cell) -> float:
+    """Relative cost: a guided step costs about twice an unguided one."""
+    return cell.samples * cell.params.steps * (2 if cell.params.guidance_scale else 1)

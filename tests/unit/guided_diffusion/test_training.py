@@ -1,0 +1,99 @@
+"""Training: what it leaves, that a killed one ends the same, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.core.dataset import Dataset
+from models.core.method import MethodError
+from models.core.run import LocalRun
+from models.guided_diffusion import fitting
+from models.guided_diffusion.train import learn, prepare
+from models.guided_diffusion.versions import write_version
+from tests.unit.guided_diffusion.conftest import TINY, halves
+
+SHORT = TINY.model_copy(update={"steps": 12, "classifier_steps": 8, "judge_steps": 8, "batch_size": 8})
+
+
+class KilledError(Exception):
+    pass
+
+
+class Fragile(LocalRun):
+    """Dies at its n-th resume point, after it was written."""
+
+    def __init__(self, folder, dies_at):
+        super().__init__(folder, seed=1)
+        self.left = dies_at
+
+    def save_state(self, tensors, meta):
+        super().save_state(tensors, meta)
+        self.left -= 1
+        if self.left == 0:
+            raise KilledError
+
+
+def weights(learners):
+    return {
+        f"{learner.name}.{name}": value for learner in learners for name, value in learner.kept.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("time_sampling", ["uniform", "loss-second-moment"])
+def test_a_killed_training_ends_the_same(tmp_path, monkeypatch, dataset, time_sampling):
+    monkeypatch.setattr(fitting, "SAVE_EVERY", 4)
+    config = SHORT.model_copy(update={"time_sampling": time_sampling})
+    material = prepare(dataset, config, 1)
+    expected = weights(learn(config, material, LocalRun(tmp_path / "whole", seed=1))[0])
+    for dies_at in (1, 3, 4, 6):
+        folder = tmp_path / f"killed-{dies_at}"
+        with pytest.raises(KilledError):
+            learn(config, material, Fragile(folder, dies_at))
+        found = weights(learn(config, material, LocalRun(folder, seed=1))[0])
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_version_and_its_artifacts(trained):
+    checkpoint, run = trained
+    assert checkpoint.config.class_names == ["left", "right"]
+    assert checkpoint.config.input.kind == "class"
+    assert {key: checkpoint.config.outputs[key] for key in ("height", "width", "channels")} == {
+        "height": 8, "width": 8, "channels": 1,
+    }  # fmt: skip
+    for name in ("samples.png", "curves.png"):
+        with Image.open(run.folder / name) as picture:
+            assert min(picture.size) > 30
+    names = {name for name in run.metrics if name.endswith("_loss")}
+    assert names == {"denoiser_loss", "classifier_loss", "judge_loss"}
+    losses = [value for _, value in run.metrics["denoiser_mse"]]
+    assert losses[-1] < losses[0] < 1.2
+
+
+def test_held_out_pictures_are_measured(tmp_path, dataset):
+    config = SHORT.model_copy(update={"held_out": 20})
+    assert len(prepare(dataset, config, 0).images) == 180
+    run = LocalRun(tmp_path)
+    learn(config, prepare(dataset, config, 0), run)
+    assert {"denoiser_held_out_mse", "classifier_held_out_accuracy_t0", "judge_held_out_accuracy"} <= run.metrics.keys()
+
+
+def test_samples_are_drawn_from_the_average(trained):
+    checkpoint, run = trained
+    arrays, _ = run.load_state()
+    kept = checkpoint.tensors()["denoiser.output.weight"].float().numpy()
+    assert np.allclose(kept, arrays["module/average/output.weight"], atol=1e-3)
+    assert not np.allclose(kept, arrays["module/denoiser/output.weight"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Dataset("vectors", np.zeros((30, 4), np.float32)), "vectors"),
+        (Dataset("images", np.zeros((30, 8, 8, 1), np.uint8)), "no labels"),
+        (halves(10), "at least 20"),
+    ],
+)
+def test_unfit_data_is_refused(tmp_path, data, message):
+    with pytest.raises(MethodError, match=message):
+        write_version(data, SHORT, LocalRun(tmp_path))
