@@ -1,56 +1,28 @@
 """README's walk, executed as written: every block, in order, against a running service."""
 
-import itertools
 import json
-import os
 import re
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.core.sources import SOURCES
-from service.cli.data import is_here
 from tests.e2e.stack import ROOT
+from tests.e2e.walking import blocks, walk
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
-
-def blocks():
-    """Runs of blocks in one language: ``(language, code)``."""
-    walk = re.search(r"<!-- walk:begin -->(.*)<!-- walk:end -->", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    found = re.findall(r"```(\w+)\n(.*?)```", walk, re.DOTALL)
-    return [
-        (language, "\n".join(code for _, code in run)) for language, run in itertools.groupby(found, lambda b: b[0])
-    ]
+PAGE = ROOT / "README.md"
 
 
 @pytest.fixture(scope="module")
 def walked(stack, tmp_path_factory):
     """The folder, the printed lines of the shell and the Python variables after the walk."""
     folder = tmp_path_factory.mktemp("walk")
-    source = "fashion-mnist" if is_here(SOURCES["fashion-mnist"]) else "digits"
-    names, printed = {}, ""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        for language, written in blocks():
-            code = written.replace("http://127.0.0.1:8000", stack.base_url).replace("fashion-mnist", source)
-            if language == "python":
-                exec(compile(code, "README.md", "exec"), names)
-                continue
-            shell = ["bash", "-euo", "pipefail", "-c", code]
-            done = subprocess.run(shell, capture_output=True, text=True, check=False, timeout=500)
-            assert done.returncode == 0, done.stdout + done.stderr + stack.story()
-            printed += done.stdout
-    finally:
-        os.chdir(before)
-    return folder, printed, names
+    return folder, *walk(PAGE, stack, folder)
 
 
 def test_the_walk_has_both_languages():
-    assert [language for language, _ in blocks()] == ["python", "bash", "python"]
+    assert [language for language, _ in blocks(PAGE)] == ["python", "bash", "python"]
 
 
 def test_curl_watches_the_job_to_its_end(walked):
