@@ -77,12 +77,12 @@ def draw_clusters(
 
 
 def _unit(rows: Float64) -> Float64:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def outer_weights(k: int) -> Float64:
     """``v`` with norm 1."""
-    return np.repeat([1.0, -1.0], [k - k // 2, k // 2]) / np.sqrt(k)
+    return np.asarray(np.repeat([1.0, -1.0], [k - k // 2, k // 2]) / np.sqrt(k))
 
 
 def initial_weights(k: int, d: int, seed: int, *, symmetric: bool = False) -> Float64:
@@ -126,7 +126,7 @@ def centre_covariance(centres: Float64, kind: Activation, nodes: int = 80) -> Fl
     joint = np.empty_like(cosine)
     for index in np.ndindex(cosine.shape):
         rho = cosine[index]
-        other = derivative(kind, rho * points[:, None] + np.sqrt(max(0.0, 1 - rho**2)) * points[None, :])
+        other = derivative(kind, rho * points[:, None] + np.sqrt(np.maximum(0.0, 1 - rho**2)) * points[None, :])
         joint[index] = weights @ (first * other) @ weights
     return np.asarray(cosine * joint)
 

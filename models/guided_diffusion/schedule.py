@@ -97,8 +97,7 @@ class Schedule:
     @cached_property
     def alphas_bar(self) -> Float64:
         """A_t, the share of the picture's variance left after step t."""
-        kept: Float64 = np.cumprod(1 - self.betas)
-        return kept
+        return np.cumprod(1 - self.betas, dtype=np.float64)
 
     @cached_property
     def alphas_bar_previous(self) -> Float64:
