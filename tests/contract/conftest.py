@@ -121,7 +121,7 @@ def capable(small_methods, redis_url, tmp_path_factory):
     settings = Settings(
         home=home,
         port=free_port(),
-        redis_url=redis_url.replace("/0", "/1"),
+        redis_url=redis_url.replace("?db=0", "?db=1"),
         backend="in-process",
         api_keys=KEY,
         methods_path=str(small_methods),
