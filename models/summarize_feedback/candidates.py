@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,11 +14,12 @@ from models.core.inputs import InputError
 from models.core.outputs import Candidate, Summary
 from models.summarize_feedback.bundle import Bundle
 from models.summarize_feedback.decoding import draw, uniforms
-from models.summarize_feedback.examples import encode_sources, shift_right
+from models.summarize_feedback.examples import encode_sources, shift_right, trim
 from models.summarize_feedback.network import Encoded, Policy, lengths
 from models.summarize_feedback.schema import Params
 from models.summarize_feedback.tokenizer import PAD, clean, decode
 
+Bools = npt.NDArray[np.bool_]
 _ROWS = 1024  # summaries that are drawn together: beyond it, memory grows and nothing gets faster
 
 
@@ -32,9 +34,12 @@ def summarise(bundle: Bundle, texts: Sequence[str], params: Params) -> list[Summ
     seed = secrets.randbelow(2**63) if params.seed is None else params.seed
     size = max(1, _ROWS // params.draws)
     found: list[Summary] = []
+    sources, truncated = encode_sources(bundle.tokenizer, texts, bundle.shape)
     order = np.argsort([len(text) for text in texts], kind="stable")
     for start in range(0, len(texts), size):
-        found += _batch(bundle, [texts[i] for i in order[start : start + size]], params, name, seed)
+        rows = order[start : start + size]
+        batch = [texts[i] for i in rows]
+        found += _batch(bundle, batch, trim(sources[torch.from_numpy(rows)]), truncated[rows], params, name, seed)
     back = np.argsort(order, kind="stable")
     return [found[i] for i in back]
 
@@ -47,9 +52,10 @@ def _policy_name(bundle: Bundle, params: Params) -> str:
     return "sft" if params.policy == "sft" or bundle.ppo is None else "ppo"
 
 
-def _batch(bundle: Bundle, texts: Sequence[str], params: Params, name: str, seed: int) -> list[Summary]:
+def _batch(
+    bundle: Bundle, texts: Sequence[str], sources: Tensor, truncated: Bools, params: Params, name: str, seed: int
+) -> list[Summary]:
     device = bundle.encoder.embedding.weight.device
-    sources, truncated = encode_sources(bundle.tokenizer, texts, bundle.shape)
     encoded = bundle.encoder(sources.to(device))
     policy = bundle.ppo if name == "ppo" else bundle.sft
     assert policy is not None
@@ -64,7 +70,7 @@ def _batch(bundle: Bundle, texts: Sequence[str], params: Params, name: str, seed
     chosen = tokens.cpu().gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
     log_probs, rewards = drawn.log_probs.gather(1, order), rewards.cpu().gather(1, order)
     ended = drawn.ended.gather(1, order)
-    before = log_probs if name == "sft" else supervised_log_probs(bundle, encoded, chosen.to(device)).cpu()
+    before = log_probs if name == "sft" else sequence_log_probs(bundle, bundle.sft, encoded, chosen.to(device)).cpu()
     written = lengths(drawn.tokens).sum(dim=1).tolist()
     read = (sources != PAD).sum(dim=1).tolist()
     facts = {"policy": name, "seed": seed, "preference_source": bundle.preference_source}
@@ -90,11 +96,6 @@ def _batch(bundle: Bundle, texts: Sequence[str], params: Params, name: str, seed
         )
         for row in range(len(texts))
     ]
-
-
-def supervised_log_probs(bundle: Bundle, encoded: Encoded, tokens: Tensor) -> Tensor:
-    """Log-probabilities ``(B, n)`` of whole summaries ``(B, n, T)`` under the supervised policy."""
-    return sequence_log_probs(bundle, bundle.sft, encoded, tokens)
 
 
 def sequence_log_probs(bundle: Bundle, policy: Policy, encoded: Encoded, tokens: Tensor) -> Tensor:
