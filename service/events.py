@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import cast
+from typing import Any, cast
 
 import orjson
 from fastapi import Request
@@ -18,6 +18,7 @@ from workers.client import JobEvent, JobsClient, QueueUnavailableError
 
 READERS_PER_KEY = 32
 RECONNECT_MS = 2000
+KEEP_ALIVE = b": keep-alive\n\n"
 _EVENT_ID = re.compile(r"\d{1,20}-\d{1,20}")
 
 
@@ -56,10 +57,7 @@ class EventStreams:
             raise Problem(
                 429, f"at most {self._most} event streams for a key", headers=headers, code="too_many_streams"
             )
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingResponse(
-            self._stream(jobs, job_id, last_id, caller.id), headers=headers, media_type="text/event-stream"
-        )
+        return event_stream(self._stream(jobs, job_id, last_id, caller.id))
 
     async def _stream(self, jobs: JobsClient, job_id: str, last_id: str, key: str) -> AsyncIterator[bytes]:
         self._open[key] += 1
@@ -67,7 +65,7 @@ class EventStreams:
             yield b"retry: %d\n\n" % RECONNECT_MS
             async with aclosing(cast("AsyncGenerator[JobEvent | None]", jobs.events(job_id, last_id))) as events:
                 async for event in events:
-                    yield b": keep-alive\n\n" if event is None else _encode(event)
+                    yield KEEP_ALIVE if event is None else encode_event(event.event, event.data, event.id)
         except QueueUnavailableError:
             # The status line is sent; the client reconnects with the last id that it saw.
             yield b": the queue cannot be reached\n\n"
@@ -77,9 +75,16 @@ class EventStreams:
                 del self._open[key]
 
 
-def _encode(event: JobEvent) -> bytes:
-    data = orjson.dumps(event.data)
-    return b"id: %s\nevent: %s\ndata: %s\n\n" % (event.id.encode(), event.event.encode(), data)
+def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+    """The answer that sends ``events`` as they come, past proxies that would gather them."""
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, headers=headers, media_type="text/event-stream")
+
+
+def encode_event(name: str, data: Any, event_id: str | None = None) -> bytes:
+    """One event with JSON data, and an id where a reader can go on after it."""
+    head = b"" if event_id is None else b"id: %s\n" % event_id.encode()
+    return head + b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(data))
 
 
 def streams_of(request: Request) -> EventStreams:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic.json_schema import DEFAULT_REF_TEMPLATE
 
 from models.core.outputs import Draw, Generated
 from models.core.registry import MethodEntry
 from service.catalog import Served
 from service.classnames import find_class
-from service.operation import Operation, costs_too_much
-from service.problems import FieldError, Problem, field_errors
+from service.operation import Operation, costs_too_much, parse_parameters
+from service.pictures import encode_png
+from service.problems import FieldError, Problem
 from service.reading import Reader
 from service.schemas.images import MAX_SEED, DrawParameters, GenerationRequest
 
@@ -36,7 +34,7 @@ class Generate(Operation[GenerationRequest]):
 
     def params(self, body: GenerationRequest, served: Served) -> BaseModel:
         """The method's parameters, after class, seed and size were checked."""
-        chosen_class(body, served)
+        chosen_class(body, draw_parameters(body), served)
         native = size_of(served)
         if body.size not in (None, "auto", native):
             detail = f"`{served.id}` draws pictures of {native}, in no other size"
@@ -59,14 +57,14 @@ class Generate(Operation[GenerationRequest]):
         """Always: there is a class to find and seeds to count."""
         return True
 
-    def too_large(self, body: GenerationRequest, served: Served, reader: Reader) -> bool:
+    def too_large(self, body: GenerationRequest, served: Served, params: BaseModel, reader: Reader) -> bool:
         """More forward passes than the method's card answers at once."""
-        return costs_too_much(served.version.entry, body.n, self.params(body, served))
+        return costs_too_much(served.version.entry, body.n, params)
 
     def inputs(self, body: GenerationRequest, served: Served, reader: Reader) -> list[Draw]:
         """One draw a picture, with consecutive seeds."""
         drawn = draw_parameters(body)
-        label = chosen_class(body, served)
+        label = chosen_class(body, drawn, served)
         first = secrets.randbelow(RANDOM_SEEDS) if drawn.seed is None else drawn.seed
         seeds = [(first + i) % (MAX_SEED + 1) for i in range(body.n)]
         count = 0 if drawn.unconditional else len(served.config.class_names)
@@ -94,21 +92,16 @@ def draw_parameters(body: GenerationRequest) -> DrawParameters:
         detail = "expected the index or the name of a class, or null"
         errors = [FieldError("/parameters/class_label", detail)]
         raise Problem(422, detail, errors=errors, code="invalid_parameters")
-    try:
-        return DrawParameters.model_validate(body.parameters)
-    except ValidationError as error:
-        errors = field_errors(error, "/parameters")
-        raise Problem(422, "a parameter is not valid", errors=errors, code="invalid_parameters") from error
+    return parse_parameters(DrawParameters, body.parameters)
 
 
-def chosen_class(body: GenerationRequest, served: Served) -> int | None:
+def chosen_class(body: GenerationRequest, drawn: DrawParameters, served: Served) -> int | None:
     """Position of the class that the request names, by ``prompt`` or ``class_label``; None where it names none.
 
     Raises:
         Problem: 422 for a class that the model does not have, or two different ones.
     """
     names = served.config.class_names
-    drawn = draw_parameters(body)
     found = [
         _position(given, names, field)
         for given, field in ((body.prompt or None, "/prompt"), (drawn.class_label, "/parameters/class_label"))
@@ -150,13 +143,6 @@ def picture(output: Generated, served: Served) -> dict[str, Any]:
     names = served.config.class_names
     label = None if output.class_index is None or not names else names[output.class_index]
     return {**output.details, "b64_json": encode_png(output.image), "seed": output.seed, "class_label": label}
-
-
-def encode_png(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> str:
-    """uint8 ``(H, W, 1|3)`` as base64 of a PNG; equal pixels give equal bytes."""
-    encoded = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(encoded, "PNG")
-    return base64.b64encode(encoded.getvalue()).decode("ascii")
 
 
 def usage(pictures: int) -> dict[str, Any]:

@@ -166,31 +166,13 @@ class Inference:
             ModelFailedError: the model cannot answer.
         """
         started, outcome = time.perf_counter(), "failed"
-        key = self._encode(version, params)
-        if previews is not None:
-            streamed = _Streamed(key, {id(item): i for i, item in enumerate(inputs)}, previews)
-            key = b"stream %d" % id(streamed)
-            self._streamed[key] = streamed
+        key = self._key(version, params, inputs, previews)
         try:
-            if not self.ready():
-                await self._wait_ready(deadline, len(inputs))
-            self._versions[version.id] = version
-            remaining = deadline - time.monotonic()
-            async with asyncio.timeout(remaining):
-                outputs = await self._coalescer.submit(
-                    version.id,
-                    key,
-                    inputs,
-                    version.entry.card.max_batch,
-                    replicas_of(version.entry, self._settings),
-                    request_id,
-                )
-            refused = [(i, output.message) for i, output in enumerate(outputs) if type(output) is Refused]
-            if refused:
-                outcome = "refused"
-                raise InputFailedError(refused)
-            _raise_failed(outputs)
+            outputs = await self._outputs(version, key, inputs, deadline, request_id)
             outcome = "ok"
+        except InputFailedError:
+            outcome = "refused"
+            raise
         except TimeoutError:
             outcome = "deadline"
             raise DeadlineError from None
@@ -206,6 +188,37 @@ class Inference:
             self._streamed.pop(key, None)
             self._metrics.predicted(version.id, outcome, len(inputs), time.perf_counter() - started)
         return outputs
+
+    async def _outputs(
+        self, version: Version, key: bytes, inputs: Sequence[Any], deadline: float, request_id: str
+    ) -> list[Any]:
+        """Wait for the backend, go through the coalescer, and look at what came back."""
+        if not self.ready():
+            await self._wait_ready(deadline, len(inputs))
+        self._versions[version.id] = version
+        async with asyncio.timeout(deadline - time.monotonic()):
+            outputs = await self._coalescer.submit(
+                version.id,
+                key,
+                inputs,
+                version.entry.card.max_batch,
+                replicas_of(version.entry, self._settings),
+                request_id,
+            )
+        refused = [(i, output.message) for i, output in enumerate(outputs) if type(output) is Refused]
+        if refused:
+            raise InputFailedError(refused)
+        _raise_failed(outputs)
+        return outputs
+
+    def _key(self, version: Version, params: BaseModel, inputs: Sequence[Any], previews: Previews | None) -> bytes:
+        """What a batch must share: the parameters, or for a call with previews something that only it has."""
+        encoded = self._encode(version, params)
+        if previews is None:
+            return encoded
+        streamed = _Streamed(encoded, {id(item): i for i, item in enumerate(inputs)}, previews)
+        self._streamed[key := b"stream %d" % id(streamed)] = streamed
+        return key
 
     async def _start(self) -> None:
         await self._backend.start()

@@ -15,12 +15,13 @@ from pydantic.json_schema import DEFAULT_REF_TEMPLATE
 from models.core.card import Capability
 from models.core.registry import MethodEntry
 from service.catalog import Served
-from service.problems import Problem, field_errors
+from service.problems import FieldError, Problem, field_errors
 from service.reading import Reader
 from service.schemas.images import GenerationRequest
 from service.schemas.inference import ClassificationRequest, DistanceRequest, EmbeddingRequest
 from service.schemas.summaries import SummaryRequest
 
+ParametersT = TypeVar("ParametersT", bound=BaseModel)
 Body = TypeVar("Body", EmbeddingRequest, ClassificationRequest, DistanceRequest, GenerationRequest, SummaryRequest)
 
 
@@ -38,26 +39,20 @@ class Operation(ABC, Generic[Body]):
         Raises:
             Problem: 422 naming the parameters that are wrong.
         """
-        return self.method_params(self.parameters(body, served), served)
+        return self.method_params(self.parameters(body, served), served, self.top_level(body))
 
     @staticmethod
-    def method_params(parameters: dict[str, Any], served: Served) -> BaseModel:
+    def method_params(parameters: dict[str, Any], served: Served, top_level: Collection[str] = ()) -> BaseModel:
         """``parameters`` as the method's own type.
 
         Raises:
             Problem: 422 naming the parameters that are wrong.
         """
         entry = served.version.entry
-        if not parameters:
-            return entry.default_params
-        try:
-            return entry.params.model_validate(parameters)
-        except ValidationError as error:
-            errors = field_errors(error, "/parameters")
-            raise Problem(422, "a parameter is not valid", errors=errors, code="invalid_parameters") from error
+        return parse_parameters(entry.params, parameters, top_level) if parameters else entry.default_params
 
     def top_level(self, body: Body) -> Collection[str]:
-        """Parameters of the method that ``body`` holds beside ``parameters``."""
+        """Parameters of the method that were sent beside ``parameters``."""
         return ()
 
     def parameters(self, body: Body, served: Served) -> dict[str, Any]:
@@ -73,7 +68,7 @@ class Operation(ABC, Generic[Body]):
         """Whether reading the inputs is too little work to be worth a thread."""
         return False
 
-    def too_large(self, body: Body, served: Served, reader: Reader) -> bool:
+    def too_large(self, body: Body, served: Served, params: BaseModel, reader: Reader) -> bool:
         """Whether the request is answered by a job."""
         return False
 
@@ -88,6 +83,28 @@ class Operation(ABC, Generic[Body]):
     @abstractmethod
     def answer(self, body: Body, served: Served, outputs: Sequence[Any]) -> dict[str, Any]:
         """The answer's body; NumPy arrays are fine."""
+
+
+def parse_parameters(
+    model: type[ParametersT], parameters: dict[str, Any], top_level: Collection[str] = ()
+) -> ParametersT:
+    """``parameters`` as ``model``.
+
+    Raises:
+        Problem: 422 naming the parameters that are wrong, where they were sent.
+    """
+    try:
+        return model.model_validate(parameters)
+    except ValidationError as error:
+        found = field_errors(error, "/parameters")
+        errors = [FieldError(placed(wrong.field, top_level), wrong.detail) for wrong in found]
+        raise Problem(422, "a parameter is not valid", errors=errors, code="invalid_parameters") from error
+
+
+def placed(pointer: str, top_level: Collection[str]) -> str:
+    """The place of ``/parameters/NAME`` in the body: ``/NAME`` for what was sent beside ``parameters``."""
+    name = pointer.removeprefix("/parameters/")
+    return f"/{name}" if name in top_level else pointer
 
 
 def costs_too_much(entry: MethodEntry, inputs: int, params: BaseModel) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from models.core.outputs import Distance
 from service.catalog import Served
@@ -96,7 +97,7 @@ class Compare(Operation[DistanceRequest]):
     request = DistanceRequest
     field = ""
 
-    def too_large(self, body: DistanceRequest, served: Served, reader: Reader) -> bool:
+    def too_large(self, body: DistanceRequest, served: Served, params: BaseModel, reader: Reader) -> bool:
         """More pairs of points than the method's card answers at once."""
         return count_pairs(body, reader) > served.version.entry.card.inline_pairs
 

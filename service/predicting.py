@@ -23,7 +23,7 @@ from service.inference import (
     Previews,
 )
 from service.inputs import ItemLimits
-from service.operation import Body, Operation
+from service.operation import Body, Operation, placed
 from service.problems import CLIENT_CLOSED_REQUEST, FieldError, Problem, unavailable
 from service.reading import Reader
 from service.routing import json_response
@@ -48,7 +48,7 @@ async def answer(
     served = await resolve(services, body.model, operation, caller)
     params = operation.params(body, served)
     reader = reader_of(services, caller)
-    if prefers_async(request) or operation.too_large(body, served, reader):
+    if prefers_async(request) or operation.too_large(body, served, params, reader):
         return await submit_request(body, request, caller, services)
     read = partial(operation.inputs, body, served, reader)
     inputs = read() if operation.small(body) else await asyncio.to_thread(read)
@@ -145,7 +145,7 @@ def _refusals(error: InputFailedError, served: Served, place: str, top_level: Co
     for position, text in error.errors:
         name, _, rest = text.partition(": ")
         if rest and name in served.version.entry.params.model_fields:
-            found[FieldError(f"/{name}" if name in top_level else f"/parameters/{name}", rest)] = None
+            found[FieldError(placed(f"/parameters/{name}", top_level), rest)] = None
         else:
             found[FieldError(place.format(position) or "/", text)] = None
     return list(found)

@@ -147,9 +147,9 @@ def answer_exception(error: Exception, request: Request) -> Response:
     return problem_response(problem, request)
 
 
-def invalid(error: ValidationError) -> Problem:
-    """422 for a body that is not what the route takes."""
-    return Problem(422, "the request is not valid", errors=field_errors(error), code="invalid")
+def invalid(errors: Sequence[FieldError]) -> Problem:
+    """422 for a request that is not what the route takes."""
+    return Problem(422, "the request is not valid", errors=errors, code="invalid")
 
 
 def malformed(reason: str) -> Problem:
@@ -165,4 +165,4 @@ def _from_validation(error: RequestValidationError) -> Problem:
             return malformed(item.get("ctx", {}).get("error", item["msg"]))
         pointer = "".join(f"/{part}" for part in rest) if where == "body" else ".".join(str(part) for part in rest)
         errors.append(FieldError(pointer or "/", item["msg"]))
-    return Problem(422, "the request is not valid", errors=errors, code="invalid")
+    return invalid(errors)

@@ -58,7 +58,7 @@ class RayBackend:
         Raises:
             CallFailedError: the replica died three times, or the call itself failed.
         """
-        from ray.exceptions import RayActorError, RayError
+        from ray.exceptions import RayError
         from ray.serve.exceptions import RayServeException
 
         handle = self._models.get((version.id, "predict")) or self._handle(version, "predict")
@@ -71,15 +71,8 @@ class RayBackend:
             except asyncio.CancelledError:
                 response.cancel()
                 raise
-            except RayActorError as error:
-                log.warning(
-                    "a replica died under a call", model=version.id, attempt=attempt, error=type(error).__name__
-                )
-                if attempt == RETRIES:
-                    raise CallFailedError("its replica died repeatedly") from error
             except (RayError, RayServeException) as error:
-                log.exception("a call failed", model=version.id)
-                raise CallFailedError("the call to its replica failed") from error
+                _give_up_or_retry(error, "call", version, attempt)
             else:
                 return reply
         raise AssertionError("unreachable")
@@ -90,7 +83,7 @@ class RayBackend:
         Raises:
             CallFailedError: the replica died three times, or the call itself failed.
         """
-        from ray.exceptions import RayActorError, RayError
+        from ray.exceptions import RayError
         from ray.serve.exceptions import RayServeException
 
         handle = self._models.get((version.id, "stream")) or self._handle(version, "stream", stream=True)
@@ -99,13 +92,8 @@ class RayBackend:
             try:
                 async for reply in replies:
                     yield reply
-            except RayActorError as error:
-                log.warning("a replica died under a stream", model=version.id, attempt=attempt)
-                if attempt == RETRIES:
-                    raise CallFailedError("its replica died repeatedly") from error
             except (RayError, RayServeException) as error:
-                log.exception("a stream failed", model=version.id)
-                raise CallFailedError("the call to its replica failed") from error
+                _give_up_or_retry(error, "stream", version, attempt)
             else:
                 return
             finally:
@@ -133,6 +121,22 @@ class RayBackend:
         applications = deployments.applications(self._registry, self._settings)
         targets = [RunTarget(target=target, name=name, route_prefix=None) for name, target in applications.items()]
         serve.run_many(targets, wait_for_applications_running=False)
+
+
+def _give_up_or_retry(error: Exception, what: str, version: Version, attempt: int) -> None:
+    """Return where a call is worth making again: its replica died, and not for the third time.
+
+    Raises:
+        CallFailedError: it is not.
+    """
+    from ray.exceptions import RayActorError
+
+    if not isinstance(error, RayActorError):
+        log.error(f"a {what} failed", model=version.id, exc_info=error)
+        raise CallFailedError("the call to its replica failed") from error
+    log.warning(f"a replica died under a {what}", model=version.id, attempt=attempt, error=type(error).__name__)
+    if attempt == RETRIES:
+        raise CallFailedError("its replica died repeatedly") from error
 
 
 def _running() -> bool:

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.problems import FieldError, Problem, answer_exception, invalid, malformed
+from service.problems import FieldError, Problem, answer_exception, field_errors, invalid, malformed
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -105,13 +105,13 @@ def parse_body(model: type[BaseModel], raw: bytes) -> BaseModel:
         Problem: 400 not JSON, 422 naming the fields that are wrong.
     """
     if not raw:
-        raise Problem(422, "the request is not valid", errors=[FieldError("/", "Field required")], code="invalid")
+        raise invalid([FieldError("/", "Field required")])
     try:
         return model.model_validate(orjson.loads(raw))
     except orjson.JSONDecodeError as error:
         raise malformed(error.msg) from error
     except ValidationError as error:
-        raise invalid(error) from error
+        raise invalid(field_errors(error)) from error
 
 
 class Shortcut:
@@ -126,8 +126,7 @@ class Shortcut:
         self._routes: dict[tuple[str, str], tuple[JsonRoute, Handler]] = {}
         for router in routers:
             for route in router.routes:
-                handler = route.direct() if isinstance(route, JsonRoute) else None
-                if handler is not None and isinstance(route, JsonRoute):
+                if isinstance(route, JsonRoute) and (handler := route.direct()) is not None:
                     self._routes |= {(method, route.path): (route, handler) for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

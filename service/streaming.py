@@ -7,13 +7,12 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import orjson
 from fastapi import Request, Response
-from starlette.responses import StreamingResponse
 
 from models.core.outputs import Generated
 from service.auth import Caller
 from service.catalog import Served
+from service.events import KEEP_ALIVE, encode_event, event_stream
 from service.generating import Generate, picture, size_of, usage
 from service.inference import Previews
 from service.predicting import predict, reader_of, resolve
@@ -51,8 +50,7 @@ async def stream_pictures(
         raise
     finally:
         first.cancel()
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream.events(work), headers=headers, media_type="text/event-stream")
+    return event_stream(stream.events(work))
 
 
 class _Stream:
@@ -81,7 +79,7 @@ class _Stream:
                     async with asyncio.timeout(KEEP_ALIVE_S):
                         shown = await self.shown.get()
                 except TimeoutError:
-                    yield b": keep-alive\n\n"
+                    yield KEEP_ALIVE
                     continue
                 if shown is None:
                     break
@@ -112,8 +110,3 @@ class _Stream:
             **facts,
         }
         return encode_event(kind, data)
-
-
-def encode_event(name: str, data: dict[str, Any]) -> bytes:
-    """One server-sent event with JSON data."""
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(data))

@@ -24,29 +24,24 @@ class Summarise(Operation[SummaryRequest]):
     request = SummaryRequest
 
     def params(self, body: SummaryRequest, served: Served) -> BaseModel:
-        """The method's parameters; what came at the top level is named there when it is wrong."""
+        """The method's parameters, after the texts were counted."""
         if isinstance(body.input, list) and len(body.input) > MAX_TEXTS:
             errors = [FieldError("/input", f"at most {MAX_TEXTS} texts, not {len(body.input)}")]
             raise Problem(422, "too many inputs", errors=errors, code="too_many")
-        try:
-            return super().params(body, served)
-        except Problem as problem:
-            errors = [FieldError(_top_level(error.field, body), error.detail) for error in problem.errors]
-            raise Problem(problem.status, problem.detail, errors=errors, code=problem.code) from problem
+        return super().params(body, served)
 
     def top_level(self, body: SummaryRequest) -> Collection[str]:
-        """What was sent beside ``parameters``."""
-        return TOP_LEVEL
+        """Those of OpenAI's fields that were sent."""
+        return [name for name in TOP_LEVEL if getattr(body, name) is not None]
 
     def parameters(self, body: SummaryRequest, served: Served) -> dict[str, Any]:
         """With the top-level fields that were sent as the method's parameters of those names."""
-        given = {name: value for name in TOP_LEVEL if (value := getattr(body, name)) is not None}
-        return {**body.parameters, **given}
+        return {**body.parameters, **{name: getattr(body, name) for name in self.top_level(body)}}
 
-    def too_large(self, body: SummaryRequest, served: Served, reader: Reader) -> bool:
+    def too_large(self, body: SummaryRequest, served: Served, params: BaseModel, reader: Reader) -> bool:
         """More forward passes than the method's card answers at once."""
         texts = len(body.input) if isinstance(body.input, list) else 1
-        return costs_too_much(served.version.entry, texts, self.params(body, served))
+        return costs_too_much(served.version.entry, texts, params)
 
     def inputs(self, body: SummaryRequest, served: Served, reader: Reader) -> list[Any]:
         """The texts."""
@@ -73,11 +68,6 @@ class Summarise(Operation[SummaryRequest]):
                 "total_tokens": prompt + completion,
             },
         }
-
-
-def _top_level(pointer: str, body: SummaryRequest) -> str:
-    name = pointer.removeprefix("/parameters/")
-    return f"/{name}" if name in TOP_LEVEL and getattr(body, name) is not None else pointer
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:

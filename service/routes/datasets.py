@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
-from PIL import Image
 
 from models.core.dataset import Dataset
 from models.core.datasets import DatasetError, DatasetRecord, UnknownDatasetError
@@ -20,6 +17,7 @@ from models.core.inputs import ImageSpec, UInt8, fit_image
 from service.auth import Caller, require
 from service.content import Content, content_response
 from service.ingesting import full, ingest, is_full, warm
+from service.pictures import encode_png
 from service.predicting import while_connected
 from service.problems import FieldError, Problem, unavailable
 from service.routing import json_response
@@ -205,8 +203,5 @@ def _thumbnail(picture: UInt8) -> Thumbnail:
         width=max(1, round(width * scale)),
         channels=1 if picture.shape[2] == 1 else 3,
     )
-    small = fit_image(picture, spec)
-    encoded = io.BytesIO()
-    Image.fromarray(small[:, :, 0] if spec.channels == 1 else small).save(encoded, "PNG")
-    data = base64.b64encode(encoded.getvalue()).decode("ascii")
+    data = encode_png(fit_image(picture, spec))
     return Thumbnail(data=data, media_type="image/png", width=width, height=height)
