@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
-from deepnight.client.errors import seconds
+from deepnight.client.errors import ApiError, seconds
 
 T = TypeVar("T")
 
@@ -75,3 +76,42 @@ def pause_before_retry(attempt: int, outcome: httpx.Response | httpx.TransportEr
         return None
     asked = seconds(outcome.headers.get("retry-after"))
     return backoff if asked is None else min(asked, LONGEST_PAUSE_S)
+
+
+def retried(flow: Flow[T], retries: int) -> Flow[T]:
+    """``flow`` with each call made up to ``retries`` times more where that helps, and refusals raised in it.
+
+    Raises:
+        ApiError: the service refused a call.
+        httpx.TransportError: it could not be reached.
+    """
+    try:
+        step = next(flow)
+        while True:
+            try:
+                answer = (yield from _attempts(step, retries)) if isinstance(step, Call) else (yield step)
+            except BaseException as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+def _attempts(call: Call, retries: int) -> Flow[httpx.Response]:
+    for attempt in count():
+        outcome: httpx.Response | httpx.TransportError
+        try:
+            outcome = yield call
+        except httpx.TransportError as error:
+            outcome = error
+        pause = pause_before_retry(attempt, outcome)
+        if pause is None or attempt >= retries:
+            break
+        yield Pause(pause)
+    if isinstance(outcome, httpx.TransportError):
+        raise outcome
+    if outcome.is_error:
+        raise ApiError(outcome)
+    return outcome

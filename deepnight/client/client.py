@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from deepnight.client.answers import Event, Job
-from deepnight.client.calls import Call, Flow, Pause, pause_before_retry
+from deepnight.client.calls import Call, Flow, Pause, retried
 from deepnight.client.errors import ApiError
 from deepnight.client.flows import predicting, queueing, uploading, versioning
 from deepnight.client.sse import EventReader
@@ -104,38 +104,23 @@ class Client:
 
     def perform(self, flow: Flow[T]) -> T:
         """Perform the steps of ``flow``."""
+        steps = retried(flow, self._retries)
         try:
-            step = next(flow)
+            step = next(steps)
             while True:
                 try:
                     answer = None
                     if isinstance(step, Pause):
                         time.sleep(step.seconds)
                     else:
-                        answer = self._send(step)
+                        answer = self._attempt(step)
                 except Exception as error:
-                    step = flow.throw(error)
+                    step = steps.throw(error)
                 else:
-                    step = flow.send(answer)
+                    step = steps.send(answer)
         except StopIteration as stop:
             value: T = stop.value
             return value
-
-    def _send(self, call: Call) -> httpx.Response:
-        attempt = 0
-        while True:
-            try:
-                response = self._attempt(call)
-            except httpx.TransportError as error:
-                pause = pause_before_retry(attempt, error)
-                if pause is None or attempt >= self._retries:
-                    raise
-            else:
-                pause = pause_before_retry(attempt, response)
-                if pause is None or attempt >= self._retries:
-                    return _checked(response)
-            time.sleep(pause)
-            attempt += 1
 
     def _attempt(self, call: Call) -> httpx.Response:
         request = self._http.build_request(**call.arguments(), timeout=_patient(self._http.timeout, call))
@@ -215,38 +200,23 @@ class AsyncClient:
 
     async def perform(self, flow: Flow[T]) -> T:
         """Perform the steps of ``flow``."""
+        steps = retried(flow, self._retries)
         try:
-            step = next(flow)
+            step = next(steps)
             while True:
                 try:
                     answer = None
                     if isinstance(step, Pause):
                         await asyncio.sleep(step.seconds)
                     else:
-                        answer = await self._send(step)
+                        answer = await self._attempt(step)
                 except (Exception, asyncio.CancelledError) as error:
-                    step = flow.throw(error)
+                    step = steps.throw(error)
                 else:
-                    step = flow.send(answer)
+                    step = steps.send(answer)
         except StopIteration as stop:
             value: T = stop.value
             return value
-
-    async def _send(self, call: Call) -> httpx.Response:
-        attempt = 0
-        while True:
-            try:
-                response = await self._attempt(call)
-            except httpx.TransportError as error:
-                pause = pause_before_retry(attempt, error)
-                if pause is None or attempt >= self._retries:
-                    raise
-            else:
-                pause = pause_before_retry(attempt, response)
-                if pause is None or attempt >= self._retries:
-                    return _checked(response)
-            await asyncio.sleep(pause)
-            attempt += 1
 
     async def _attempt(self, call: Call) -> httpx.Response:
         request = self._http.build_request(**call.arguments(), timeout=_patient(self._http.timeout, call))
@@ -275,12 +245,6 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    if response.is_error:
-        raise ApiError(response)
-    return response
 
 
 def _patient(timeout: httpx.Timeout, call: Call) -> httpx.Timeout:

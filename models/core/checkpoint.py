@@ -97,17 +97,7 @@ class Checkpoint:
         Raises:
             CheckpointError: a tensor is missing, left over or of another shape; names it.
         """
-        tensors, expected = self.tensors(), module.state_dict()
-        missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-        if missing or surplus:
-            raise CheckpointError(f"{self.folder.name}: missing tensors {missing}, unexpected tensors {surplus}")
-        for name, tensor in tensors.items():
-            if tensor.shape != expected[name].shape:
-                raise CheckpointError(
-                    f"{self.folder.name}: {name} has shape {tuple(tensor.shape)}, "
-                    f"the network expects {tuple(expected[name].shape)}"
-                )
-        module.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})
+        fill(module, self.tensors(), self.folder.name)
 
     @classmethod
     def write(
@@ -135,3 +125,24 @@ class Checkpoint:
         text = json.dumps(figures.model_dump(mode="json"), indent=1)
         (self.folder / FIGURES).write_text(text + "\n", encoding="utf-8")
         self.__dict__.pop("figures", None)
+
+
+def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    """Copy ``tensors``, all of them, into ``module`` (half-precision ones are widened to the module's dtype).
+
+    Args:
+        name: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over or of another shape; names it.
+    """
+    expected = module.state_dict()
+    missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or surplus:
+        raise CheckpointError(f"{name}: missing tensors {missing}, unexpected tensors {surplus}")
+    for key, tensor in tensors.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{name}: {key} has shape {tuple(tensor.shape)}, the network expects {tuple(expected[key].shape)}"
+            )
+    module.load_state_dict({key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()})

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.core.dataset import Dataset
 from models.core.outputs import Draw
 from models.core.run import Run
-from models.guided_diffusion.judge import to_pictures
+from models.guided_diffusion.judge import Judgement, to_pictures
 from models.guided_diffusion.measuring import draw_pictures, image_spec, judged, quality, spread_draws
 from models.guided_diffusion.method import GuidedDiffusion
 from models.guided_diffusion.sampler import Denoise, gradient_of, sample
@@ -106,6 +106,7 @@ def measure_cells(method: GuidedDiffusion, test: Dataset, cells: Sequence[Cell],
     state = run.load_state()
     done: dict[str, dict[str, Any]] = {} if state is None else dict(state[1]["cells"])
     total = sum(_work(cell) for cell in cells)
+    real: dict[int, Judgement] = {}
     for position, cell in enumerate(cells):
         if cell.name in done:
             continue
@@ -114,7 +115,9 @@ def measure_cells(method: GuidedDiffusion, test: Dataset, cells: Sequence[Cell],
         def report(share: float, before: float = before, own: float = own, name: str = cell.name) -> None:
             run.progress(0.92 * (before + share * own) / total, "draw", name)
 
-        found = _measure(method, test, cell, report)
+        if cell.samples not in real:
+            real[cell.samples] = _real(method, test, cell.samples)
+        found = _measure(method, real[cell.samples], cell, report)
         run.log(f"{cell.name}: FID {found.fid:.2f}, consistency {found.consistency:.3f}")
         done[cell.name] = asdict(found)
         run.save_state({}, {"cells": done})
@@ -128,10 +131,14 @@ def samples_of(method: GuidedDiffusion, cell: Cell, report: Callable[[float], No
     return draw_pictures(predict, draws, cell.params, report)
 
 
-def _measure(method: GuidedDiffusion, test: Dataset, cell: Cell, report: Callable[[float], None]) -> Measured:
+def _real(method: GuidedDiffusion, test: Dataset, count: int) -> Judgement:
+    """What the judge sees in ``count`` real pictures."""
+    rows = np.random.default_rng(0).permutation(len(test))[:count]
+    return judged(method.networks, test.select(rows).images(image_spec(method.networks)))
+
+
+def _measure(method: GuidedDiffusion, real: Judgement, cell: Cell, report: Callable[[float], None]) -> Measured:
     networks = method.networks
-    rows = np.random.default_rng(0).permutation(len(test))[: cell.samples]
-    real = judged(networks, test.select(rows).images(image_spec(networks)))
     drawn = judged(networks, to_pictures(samples_of(method, cell, report)))
     classes = np.arange(cell.samples) % len(networks.class_names)
     p = cell.params

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.core.checkpoint import Checkpoint, CheckpointConfig, CheckpointError
+from models.core.checkpoint import Checkpoint, CheckpointConfig, fill
 from models.core.dataset import Dataset
 from models.core.devices import pick_device
 from models.core.figures import Figure, Figures
@@ -63,8 +63,8 @@ def open_networks(checkpoint: Checkpoint, device: torch.device) -> Networks:
     classifier = None
     if any(name.startswith("classifier.") for name in tensors):
         classifier = modules["classifier"] = build_classifier(config, channels, len(names))
-    for prefix, module in modules.items():
-        _fill(module, prefix, tensors)
+    fill(nn.ModuleDict(modules), tensors, checkpoint.folder.name)
+    for module in modules.values():
         module.to(device).eval().requires_grad_(requires_grad=False)
     return Networks(
         denoiser,
@@ -131,19 +131,6 @@ def _draw_samples(checkpoint: Checkpoint, run: Run) -> None:
     steps = min(25, len(method.networks.schedule))
     scale = 0.0 if method.networks.classifier is None else 2.0
     draw_samples(method, Params(steps=steps, guidance_scale=scale), run.artifact("samples.png", "image/png"), run)
-
-
-def _fill(module: nn.Module, prefix: str, tensors: dict[str, Tensor]) -> None:
-    found = {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
-    expected = module.state_dict()
-    wrong = sorted(
-        name
-        for name in expected.keys() | found.keys()
-        if name not in expected or name not in found or expected[name].shape != found[name].shape
-    )
-    if wrong:
-        raise CheckpointError(f"{prefix}: tensors missing, left over or of another shape: {', '.join(wrong[:5])}")
-    module.load_state_dict({name: value.to(expected[name].dtype) for name, value in found.items()})
 
 
 def _shipped_denoiser(config: Config, material: Material) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from models.core.checkpoint import Checkpoint, CheckpointConfig, CheckpointError
+from models.core.checkpoint import Checkpoint, CheckpointConfig, CheckpointError, fill
 from models.core.figures import Figures
 from models.core.inputs import TextSpec
 from models.summarize_feedback.network import Encoder, Policy, Scorer, Shape
@@ -70,16 +70,11 @@ def read_bundle(checkpoint: Checkpoint) -> Bundle:
     found: dict[str, Any] = {}
     makers = {"encoder": Encoder, "sft": Policy, "reward": Scorer, "ppo": Policy}
     for name, maker in makers.items():
-        prefix = f"{name}."
-        part = {key.removeprefix(prefix): t.float() for key, t in tensors.items() if key.startswith(prefix)}
-        if part:
+        if any(key.startswith(f"{name}.") for key in tensors):
             found[name] = maker(shape).eval()
-            try:
-                found[name].load_state_dict(part)
-            except RuntimeError as error:
-                raise CheckpointError(f"{checkpoint.folder.name}: {name}: {error}") from error
     if not {"encoder", "sft"} <= found.keys():
         raise CheckpointError(f"{checkpoint.folder.name}: it holds no encoder and policy")
+    fill(nn.ModuleDict(found), tensors, checkpoint.folder.name)
     return Bundle(shape, tokenizer, **found, preference_source=source)
 
 

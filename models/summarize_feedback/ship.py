@@ -43,7 +43,8 @@ def tune(options: PolicyOptions, seed: int, rows: Path, folder: Path, keep: bool
     bundle = read_bundle(Checkpoint(WEIGHTS))
     data = load(DATA, "train")
     chosen = np.random.default_rng(seed).permutation(len(data))[: options.iterations * options.batch_size]
-    sources, _ = encode_sources(bundle.tokenizer, [pairs_of(data)[i][0] for i in chosen], bundle.shape)
+    pairs = pairs_of(data)
+    sources, _ = encode_sources(bundle.tokenizer, [pairs[i][0] for i in chosen], bundle.shape)
     yardstick = Yardstick(bundle, pairs_of(load(DATA, "validation"))[:VALIDATION_TEXTS], options, seed)
     run = LocalRun(folder / f"ppo-{options.beta}-{seed}", seed=seed)
     policy, found = tune_and_measure(
