@@ -5,6 +5,7 @@ Its dependencies do not go together with those of the service, so it is run as a
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -58,6 +59,23 @@ def url(server, monkeypatch, request):
     return f"s3://deepnight/{request.node.name}"
 
 
+def _send(url: str, method: str, data: bytes = b"") -> tuple[bytes, str | None]:
+    request = urllib.request.Request(url, data, {"Content-Type": "application/octet-stream"}, method=method)
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return answer.read(), answer.headers.get("ETag")
+
+
+def _complete_upload(url: str) -> bytes:
+    """What the server answers to the end of an upload in one part."""
+    started = re.search(rb"<UploadId>(.*)</UploadId>", _send(f"{url}?uploads", "POST")[0])
+    assert started
+    upload = started[1].decode()
+    _, tag = _send(f"{url}?partNumber=1&uploadId={upload}", "PUT", b"x")
+    part = f"<Part><PartNumber>1</PartNumber><ETag>{tag}</ETag></Part>"
+    end = f"<CompleteMultipartUpload>{part}</CompleteMultipartUpload>".encode()
+    return _send(f"{url}?uploadId={upload}", "POST", end)[0]
+
+
 def test_keys_appear_whole_or_not_at_all(url):
     store = BlobStore(url)
     store.put("a/b/c.json", b"one")
@@ -70,10 +88,10 @@ def test_keys_appear_whole_or_not_at_all(url):
         raise RuntimeError
     assert (store.get("a/b/c.json"), store.size("a/b/c.json")) == (b"two", 3)
     assert (store.exists("a/b/c.json"), store.exists("a/new")) == (True, False)
-    store.put("a/d", os.urandom(11 << 20))  # several parts
+    store.put("a/d", os.urandom(1 << 20))
     assert (store.keys("a"), store.folders("a"), store.local_path("a")) == (["a/b/c.json", "a/d"], ["b"], None)
     with store.open("a/d") as file:
-        file.seek((11 << 20) - 5)
+        file.seek((1 << 20) - 5)
         assert len(file.read()) == 5
     for missing in (store.get, store.size, store.open):
         with pytest.raises(FileNotFoundError):
@@ -83,6 +101,14 @@ def test_keys_appear_whole_or_not_at_all(url):
     store.delete("a/none")
     assert (store.keys("a"), store.folders("none")) == ([], [])
     assert BlobStore(f"{url}-other").keys("a") == []
+
+
+def test_an_object_of_several_parts(url, server):
+    if b"<CompleteMultipartUploadResult" not in _complete_upload(f"{server}/deepnight/probe"):
+        pytest.skip("this moto_server misnames its answer to a completed upload, as 5.2.1 does")
+    store, data = BlobStore(url), os.urandom(11 << 20)
+    store.put("a", data)
+    assert (store.size("a"), store.get("a") == data) == (11 << 20, True)
 
 
 def test_a_missing_bucket_is_told(url):
