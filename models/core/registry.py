@@ -2,7 +2,8 @@
 
 A method's folder holds ``card.toml``, ``schema.py`` (pydantic models ``Params`` and ``Config``, and those of its
 job kinds; never imports torch), ``method.py`` (the one :class:`~models.core.method.Method`), and ``weights/`` (the
-shipped checkpoint). The gateway reads cards and schemas only; ``MethodEntry.method`` is what imports torch.
+shipped checkpoint, and in a folder named by its version each further one). The gateway reads cards and schemas only;
+``MethodEntry.method`` is what imports torch.
 """
 
 from __future__ import annotations
@@ -102,9 +103,24 @@ class MethodEntry:
         return found
 
     def shipped(self) -> Checkpoint | None:
-        """The checkpoint in the method's folder."""
+        """The checkpoint in the method's folder, the default where it ships several."""
         weights = self.folder / "weights"
         return self.checkpoint(weights) if (weights / CONFIG).exists() else None
+
+    def all_shipped(self) -> dict[str, Checkpoint]:
+        """Every checkpoint in the method's folder by version, the default one first.
+
+        Raises:
+            CheckpointError: one is damaged, of another method, or not of the version that its folder is named by.
+        """
+        default = self.shipped()
+        found = {} if default is None else {default.config.version: default}
+        for config in sorted(self.folder.glob(f"weights/*/{CONFIG}")):
+            checkpoint = self.checkpoint(config.parent)
+            if (name := checkpoint.config.version) != config.parent.name or name in found:
+                raise CheckpointError(f"{self.slug}: weights/{config.parent.name} holds a checkpoint of version {name}")
+            found[name] = checkpoint
+        return found
 
     def model(self, name: str) -> type[BaseModel]:
         """The pydantic model ``name`` of ``schema.py``.

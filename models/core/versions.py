@@ -1,4 +1,4 @@
-"""Versions of methods: the shipped checkpoint and those that users trained, in the blob store.
+"""Versions of methods: shipped checkpoints, and those that users trained, in the blob store.
 
 ``versions/{slug}/{version}/`` holds a checkpoint and ``version.json``, written last: a version is there when that
 file is. ``versions/{slug}/default.json`` names the default. All state is in the store, so gateways and replicas
@@ -65,12 +65,9 @@ class Versions:
         self._cache = cache
 
     def list(self, slug: str) -> list[Version]:
-        """All versions of ``slug``, the shipped one first, then by creation time."""
+        """All versions of ``slug``, the shipped ones first, then by creation time."""
         entry = self.registry[slug]
-        found = []
-        shipped = entry.shipped()
-        if shipped is not None:
-            found.append(Version(entry, shipped.config.version, shipped=True, record=VersionRecord()))
+        found = [_shipped(entry, name) for name in entry.all_shipped()]
         trained = [self._trained(entry, name) for name in self._store.folders(f"versions/{slug}")]
         return found + sorted((v for v in trained if v is not None), key=lambda v: v.record.created_at)
 
@@ -84,10 +81,7 @@ class Versions:
         slug, name = parse_model_id(model)
         entry = self.registry[slug]
         name = name or self.default(slug)
-        shipped = entry.shipped()
-        if shipped is not None and name == shipped.config.version:
-            return Version(entry, name, shipped=True, record=VersionRecord())
-        found = self._trained(entry, name) if VERSION_PATTERN.match(name) else None
+        found = self._find(entry, name) if VERSION_PATTERN.match(name) else None
         if found is None:
             raise UnknownVersionError(f"{slug}@{name}")
         return found
@@ -99,7 +93,7 @@ class Versions:
             CheckpointError: it is damaged or of another method.
         """
         if version.shipped:
-            return version.entry.checkpoint(version.entry.folder / "weights")
+            return version.entry.all_shipped()[version.name]
         prefix = self._prefix(version.entry.slug, version.name)
         local = self._store.local_path(prefix)
         if local is None:
@@ -118,7 +112,7 @@ class Versions:
         key = f"versions/{slug}/default.json"
         if self._store.exists(key):
             name = _Default.model_validate_json(self._store.get(key)).version
-            if self._trained(self.registry[slug], name) is not None:
+            if self._find(self.registry[slug], name) is not None:
                 return name
         shipped = self.registry[slug].shipped()
         if shipped is None:
@@ -143,9 +137,9 @@ class Versions:
         entry = self.registry[slug]
         if not VERSION_PATTERN.match(name):
             raise ValueError(f"{name!r} is not a version name: letters, digits, dot, dash and underscore")
-        shipped, trained = entry.shipped(), self._trained(entry, name)
-        if shipped is not None and shipped.config.version == name:
-            raise VersionExistsError(f"{slug}@{name} is the shipped version")
+        trained = self._trained(entry, name)
+        if name in entry.all_shipped():
+            raise VersionExistsError(f"{slug}@{name} is a shipped version")
         if trained is not None and (job is None or trained.record.job != job):
             raise VersionExistsError(f"{slug}@{name} is there already")
         entry.checkpoint(folder)
@@ -169,6 +163,9 @@ class Versions:
         self._store.delete(f"{prefix}/version.json")
         self._store.delete(prefix)
 
+    def _find(self, entry: MethodEntry, name: str) -> Version | None:
+        return _shipped(entry, name) if name in entry.all_shipped() else self._trained(entry, name)
+
     def _trained(self, entry: MethodEntry, name: str) -> Version | None:
         key = f"{self._prefix(entry.slug, name)}/version.json"
         if not self._store.exists(key):
@@ -179,6 +176,10 @@ class Versions:
     @staticmethod
     def _prefix(slug: str, name: str) -> str:
         return f"versions/{slug}/{name}"
+
+
+def _shipped(entry: MethodEntry, name: str) -> Version:
+    return Version(entry, name, shipped=True, record=VersionRecord())
 
 
 class _Default(BaseModel):

@@ -1,10 +1,12 @@
 """A benchmark's table, printed and written into README.md between its markers."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+TITLE = re.compile(r"^\*\*(.+)\*\*$", re.MULTILINE)
 
 
 @dataclass
@@ -35,9 +37,11 @@ class Report:
 
 
 def write_readme(reports):
-    """Replace what stands between the markers."""
+    """Put each report between the markers, in the place of the one of its title; tables of other titles stay."""
     text = README.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
-    tail = rest.split(END)[1]
-    body = "\n\n".join(report.markdown() for report in reports)
+    body, tail = rest.split(END)
+    tables = dict(zip(*[iter(TITLE.split(body)[1:])] * 2, strict=True))
+    tables |= {report.title: report.markdown().removeprefix(f"**{report.title}**") for report in reports}
+    body = "\n\n".join(f"**{title}**\n\n{table.strip()}" for title, table in tables.items())
     README.write_text(f"{head}{BEGIN}\n{body}\n{END}{tail}", encoding="utf-8")

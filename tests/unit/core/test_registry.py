@@ -96,6 +96,23 @@ def publish(versions, root, name, **options):
     return versions.publish("doubling", name, root / "doubling" / "weights", owner="me", **options)
 
 
+def test_a_method_ships_several_versions(versions, root):
+    further = CheckpointConfig(method="doubling", version="large", input=VectorSpec(size=5))
+    Checkpoint.write(root / "doubling" / "weights" / "large", further, {"unused": torch.zeros(2)})
+    publish(versions, root, "mine")
+    assert [(v.name, v.shipped) for v in versions.list("doubling")] == [("1", True), ("large", True), ("mine", False)]
+    large = versions.resolve("doubling@large")
+    assert versions.checkpoint(large).config.input.size == 5
+    assert versions.resolve("doubling").name == "1"
+    versions.set_default(large)
+    assert (versions.resolve("doubling").name, versions.resolve("doubling@1").shipped) == ("large", True)
+    with pytest.raises(VersionExistsError):
+        publish(versions, root, "large")
+    (root / "doubling" / "weights" / "large").rename(root / "doubling" / "weights" / "huge")
+    with pytest.raises(CheckpointError, match="weights/huge holds a checkpoint of version large"):
+        versions.list("doubling")
+
+
 def test_versions_stand_beside_the_shipped_one(versions, root):
     assert [v.name for v in versions.list("doubling")] == ["1"]
     publish(versions, root, "mine")
