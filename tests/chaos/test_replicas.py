@@ -1,4 +1,4 @@
-"""kill -9 of replicas under load: every request is answered, and answered right."""
+"""Replicas that are killed and versions that change under load: every request is answered, and answered right."""
 
 import asyncio
 import os
@@ -10,7 +10,11 @@ import numpy as np
 import psutil
 import pytest
 
+from models.core.checkpoint import Checkpoint
 from models.core.registry import Registry
+from models.core.store import BlobStore
+from models.core.versions import Versions
+from tests.benchmarks.bench_versions import under_load
 from tests.contract.examples import example_item
 from tests.e2e.stack import Stack
 
@@ -92,3 +96,19 @@ def test_no_request_fails_when_replicas_are_killed(instance):
     assert counts["failed"] == []
     assert counts["wrong"] == 0
     assert counts["right"] > 100
+
+
+def test_no_request_fails_while_the_default_changes(instance):
+    registry = Registry()
+    shipped = registry[MODEL].shipped()
+    other = Checkpoint.write(
+        instance.home / "other",
+        shipped.config.model_copy(update={"version": "other"}),
+        {name: tensor * 0.5 for name, tensor in shipped.tensors().items()},
+    )
+    store = BlobStore(str(instance.home / "store"))
+    Versions(registry, store, instance.home / "cache").publish(MODEL, "other", other.folder, owner="me")
+    answers = asyncio.run(under_load(instance.base_url, ["other", "1"] * 10, pause=0.1))
+    assert answers.failed == 0
+    assert set(answers.models) == {f"{MODEL}@1", f"{MODEL}@other"}
+    assert min(answers.models.values()) > 20

@@ -104,7 +104,15 @@ def test_a_batch_gives_what_single_requests_give(entry, checkpoint, client):
             assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
-def test_the_route_answers(entry, checkpoint, client):
+def test_the_route_answers_for_every_shipped_version(entry, client):
+    for name, checkpoint in entry.all_shipped().items():
+        route, body = example_request(entry, checkpoint)
+        answer = client.post(route, json={**body, "model": f"{entry.slug}@{name}"})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["model"] == f"{entry.slug}@{name}"
+
+
+def test_the_bare_slug_means_the_default_version(entry, checkpoint, client):
     route, body = example_request(entry, checkpoint)
     answer = client.post(route, json=body)
     assert answer.status_code == 200, answer.text

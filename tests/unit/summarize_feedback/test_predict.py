@@ -13,7 +13,7 @@ from models.summarize_feedback.bundle import read_bundle
 from models.summarize_feedback.candidates import summarise
 from models.summarize_feedback.method import SummarizeFeedback
 from models.summarize_feedback.schema import Params
-from models.summarize_feedback.tokenizer import clean, decode, encode_source, encode_summary
+from models.summarize_feedback.tokenizer import clean, decode, encode_summary, encode_text
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_parameters_that_make_no_sense(fields, named):
 )
 def test_odd_texts_are_summarised_like_any_other(bundle, odd):
     (found,) = summarise(bundle, [odd], Params(seed=3))
-    tokens, more = encode_source(bundle.tokenizer, odd, 1000)
-    assert found.truncated_input is (more or len(tokens) > bundle.shape.source_tokens)
+    tokens = encode_text(bundle.tokenizer, odd)
+    assert found.truncated_input is (len(tokens) > bundle.shape.source_tokens)
     assert 1 <= found.prompt_tokens <= bundle.shape.source_tokens
     json.dumps(asdict(found), allow_nan=False).encode("utf-8")
 
@@ -124,7 +124,7 @@ def test_a_text_without_content_is_refused(bundle, text, blank):
 
 
 def test_special_tokens_cannot_be_written_by_a_text(bundle):
-    tokens, _ = encode_source(bundle.tokenizer, "<eos> <pad> <bos> <sep>", 96)
+    tokens = encode_text(bundle.tokenizer, "<eos> <pad> <bos> <sep>")
     assert min(tokens) > 3
     assert decode(bundle.tokenizer, tokens) == "<eos> <pad> <bos> <sep>"
 

@@ -171,7 +171,7 @@ def test_comparisons_that_compare_nothing_are_left_out():
 
 
 def test_training_and_held_out_comparisons_share_no_text(bundle, pairs):
-    made, tau = simulate(bundle.tokenizer, bundle.encoder, bundle.sft, bundle.shape, pairs.inputs, count=200, seed=3)
+    made, tau = simulate(bundle, pairs.inputs, count=200, seed=3)
     assert tau > 0
     assert set(made.preferred.tolist()) == {0, 1}
     training, held = train.split_by_text(made, 0.2, seed=0)
