@@ -51,6 +51,8 @@ def train(
 ) -> None:
     """Train a method on a data set. The same command continues a run that was interrupted."""
     entry = _entry(method)
+    from models.core.curves import draw_curves
+
     config = _config(entry, preset, settings or [])
     folder = out or Path("runs") / f"{entry.slug}-{seed}"
     with _reported(), progress(f"training {entry.slug}") as report:
@@ -60,6 +62,7 @@ def train(
         target = folder / "checkpoint"
         shutil.rmtree(target, ignore_errors=True)
         shutil.move(trained.folder, target)
+        draw_curves(run.metrics, run.artifact("curves.png", "image/png"))
         shutil.rmtree(run.scratch, ignore_errors=True)
         (folder / "state.npz").unlink(missing_ok=True)
         if version is not None:

@@ -1,11 +1,16 @@
-"""``train``: a method on a user's data set; the result is a new version of the method, served at once."""
+"""``train``: a method on a user's data set; the result is a new version of the method, served at once.
+
+Artifacts: the files of the checkpoint, and ``curves.png`` with every metric of the training.
+"""
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.core.checkpoint import CONFIG, FIGURES, WEIGHTS
 from models.core.dataset import Kind
 from models.core.registry import MethodEntry, Registry
 from models.core.versions import UnknownVersionError
@@ -14,8 +19,10 @@ from workers.kinds import check_dataset, check_input, named
 from workers.records import JobSpec
 
 if TYPE_CHECKING:
+    from models.core.checkpoint import Checkpoint
     from workers.context import WorkerContext
 
+FILES = {WEIGHTS: "application/octet-stream", CONFIG: "application/json", FIGURES: "application/json"}
 VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 
 
@@ -60,6 +67,7 @@ def run(job: WorkerContext, spec: JobSpec) -> dict[str, Any]:
     _check_free(job, entry, name)
     checkpoint = entry.method.train(job.dataset(dataset), config, job)
     job.flush()
+    _leave_artifacts(job, checkpoint)
     version = job.versions.publish(entry.slug, name, checkpoint.folder, owner=job.owner, job=job.job_id)
     figures = checkpoint.figures
     return {
@@ -71,6 +79,15 @@ def run(job: WorkerContext, spec: JobSpec) -> dict[str, Any]:
         "figures": figures.model_dump(mode="json") if figures is not None else None,
         "curves": job.curves,
     }
+
+
+def _leave_artifacts(job: WorkerContext, checkpoint: Checkpoint) -> None:
+    from models.core.curves import draw_curves
+
+    for name, media_type in FILES.items():
+        if (checkpoint.folder / name).exists():
+            shutil.copyfile(checkpoint.folder / name, job.artifact(name, media_type))
+    draw_curves(job.curves, job.artifact("curves.png", "image/png"))
 
 
 def _check_free(job: WorkerContext, entry: MethodEntry, name: str) -> None:

@@ -1,10 +1,12 @@
 """Jobs on a real worker process that nobody disturbs."""
 
+import io
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rq import Queue
 
 from models.core.versions import Versions
@@ -137,6 +139,11 @@ def test_train_publishes_a_version_and_evaluate_measures_it(shared):
     assert [step for step, _ in trained["curves"]["loss"]] == [0, 1, 2]
     published = versions(shared).resolve("test-steps@mine")
     assert (published.record.owner, published.record.job) == ("anna", record.id)
+    left = {artifact.name: artifact for artifact in record.artifacts}
+    assert set(left) == {"weights.safetensors", "config.json", "figures.json", "curves.png"}
+    assert left["weights.safetensors"].sha256 == versions(shared).checkpoint(published).config.weights_sha256
+    with Image.open(io.BytesIO(shared.store.get(left["curves.png"].key))) as picture:
+        assert picture.format == "PNG"
 
     measured = shared.wait(shared.submit("evaluate", "anna", model="test-steps@mine", dataset=dataset.id).id)
     assert result(shared, measured)["figures"]["figures"] == trained["figures"]["figures"]
