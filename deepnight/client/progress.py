@@ -7,8 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deepnight.client.answers import Job
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 
 def wanted(progress: bool | None) -> bool:
@@ -30,23 +34,23 @@ class Counted(io.FileIO):
         return chunk
 
 
+def _bar(*columns: ProgressColumn) -> Progress:
+    """On standard error: what it is about, the bar, then ``columns``."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True))
+
+
 @contextmanager
 def upload_bar(path: Path, progress: bool | None) -> Iterator[Callable[[int], None]]:
     """Shows how much of ``path`` is sent; yields what to tell the number of bytes read."""
     if not wanted(progress):
         yield lambda _: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with _bar(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(f"upload {path.name}", total=path.stat().st_size)
         yield lambda sent: bar.update(task, completed=sent)
 
@@ -57,17 +61,9 @@ def job_bar(progress: bool | None) -> Iterator[Callable[[Job], None]]:
     if not wanted(progress):
         yield lambda _: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with _bar(TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}")) as bar:
         task = bar.add_task("", total=1.0, left="")
 
         def tell(job: Job) -> None:

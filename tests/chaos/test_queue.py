@@ -4,12 +4,9 @@ import asyncio
 import json
 import os
 import random
-import shutil
 import signal
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -19,20 +16,6 @@ from workers.client import JobSpec
 from workers.records import TERMINAL
 
 pytestmark = pytest.mark.chaos
-
-
-@pytest.fixture
-def home():
-    folder = Path(tempfile.mkdtemp(prefix="queue-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def stack(home):
-    running = Stack(home)
-    yield running
-    running.close()
 
 
 @pytest.fixture
