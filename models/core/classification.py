@@ -47,7 +47,9 @@ class ClassifierMethod(Method[ParamsT, ConfigT]):
         """Build the network of ``checkpoint`` on ``device``."""
         spec = checkpoint.config.input
         assert isinstance(spec, ImageSpec | VectorSpec)
-        return cls(read_classifier(checkpoint).to(device), spec, checkpoint.config.class_names)
+        network = read_classifier(checkpoint)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(network, spec, checkpoint.config.class_names)
 
     def predict(self, inputs: Any, params: ParamsT) -> Sequence[Float32]:
         """Float32 ``(C,)`` probabilities of uint8 ``(N, H, W, C)`` or float32 ``(N, D)``."""
@@ -98,6 +100,18 @@ def architecture_of(dataset: Dataset, encoder: str) -> Architecture:
     return ("small-cnn" if pictures else "mlp") if encoder == "auto" else encoder  # type: ignore[return-value]
 
 
+def check_labels(dataset: Dataset) -> None:
+    """Whether there is anything to learn.
+
+    Raises:
+        MethodError: there are no labels, or all are the same.
+    """
+    if dataset.labels is None:
+        raise MethodError("dataset: it has no labels to learn")
+    if len(np.unique(dataset.labels)) < 2:
+        raise MethodError("dataset: samples of at least two classes are needed")
+
+
 def train_classifier(slug: str, dataset: Dataset, config: ClassifierConfig, run: Run) -> Checkpoint:
     """Train on one part of the data, stop on a second one where asked, and measure on a third.
 
@@ -105,10 +119,7 @@ def train_classifier(slug: str, dataset: Dataset, config: ClassifierConfig, run:
         MethodError: the data set or the configuration does not fit, or training diverged; names it.
         Cancelled: the user asked for it.
     """
-    if dataset.labels is None:
-        raise MethodError("dataset: it has no labels to learn")
-    if len(np.unique(dataset.labels)) < 2:
-        raise MethodError("dataset: samples of at least two classes are needed")
+    check_labels(dataset)
     architecture, spec = architecture_of(dataset, config.encoder), input_spec(dataset, config.image_size)
     remaining, test = validation_split(dataset, config.test_share, run.seed)
     training, validation = dataset.select(remaining), None

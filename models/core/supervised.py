@@ -16,11 +16,17 @@ from models.core.devices import pick_device
 from models.core.early_stopping import EarlyStopper
 from models.core.method import MethodError
 from models.core.optim import SAM
+from models.core.parts import Row
 from models.core.run import Run
 from models.core.trainer_options import EarlyStopping, SharpnessAware
 from models.core.training import pack_training, unpack_training
 
-Row = dict[str, float | int | str | None]
+
+class DivergedError(MethodError):
+    """The loss was NaN or infinite."""
+
+
+WATCHED = ("loss", "validation_accuracy", "relative_distance", "changed")
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,6 @@ def fit_classifier(
     seed: int,
     validation: tuple[Tensor, Tensor] | None = None,
     observe: Callable[[Classifier], dict[str, float]] | None = None,
-    span: tuple[float, float] | None = (0.0, 1.0),
 ) -> Fitted:
     """Train one network; the same seed gives the same weights, killed and resumed or not.
 
@@ -87,38 +92,36 @@ def fit_classifier(
         inputs: ``(N, ...)``. labels: int64 ``(N,)``.
         validation: held-out inputs and labels; needed by the rule ``noisy-validation``.
         observe: measured after every epoch and put into the curve.
-        span: the part of the run's progress that this training is; None reports and saves nothing.
 
     Raises:
-        MethodError: the training diverged.
+        DivergedError: the training diverged.
         Cancelled: the user asked for it.
     """
     device = pick_device(run.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        training = _Training(
-            build().to(device), recipe, len(labels), seed, 0 if validation is None else len(validation[1])
-        )
-        training.resume(run if span is not None else None)
+        network = build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        training = _Training(network, recipe, len(labels), seed, 0 if validation is None else len(validation[1]))
+        training.resume(run)
         inputs, labels = inputs.to(device), labels.to(device)
         while not training.finished:
-            loss = training.epoch(inputs, labels, lambda done: _report(run, span, training, done))
+            loss = training.epoch(inputs, labels, lambda done: _report(run, training, done))
             if not math.isfinite(loss):
-                raise MethodError(
+                raise DivergedError(
                     f"training diverged in epoch {len(training.curve) + 1}: lower learning_rate or sharpness_aware.rho"
                 )
             training.watch(loss, inputs, validation, observe)
-            if span is not None:
-                run.metric("loss", loss, len(training.curve))
-                training.save(run)
+            for name in WATCHED:
+                value = training.curve[-1].get(name)
+                if value is not None:
+                    run.metric(name, float(value), len(training.curve))
+            training.save(run)
     return training.result()
 
 
-def _report(run: Run, span: tuple[float, float] | None, training: _Training, done: float) -> None:
-    if span is not None:
-        fraction = (len(training.curve) + done) / training.recipe.epochs
-        message = f"epoch {len(training.curve) + 1} of at most {training.recipe.epochs}"
-        run.progress(span[0] + (span[1] - span[0]) * fraction, "train", message)
+def _report(run: Run, training: _Training, done: float) -> None:
+    number, epochs = len(training.curve), training.recipe.epochs
+    run.progress((number + done) / epochs, "train", f"epoch {number + 1} of at most {epochs}")
 
 
 class _Training:
@@ -218,9 +221,9 @@ class _Training:
             arrays |= {f"stopping/{name}": array for name, array in kept.items()}
         run.save_state(arrays, meta)
 
-    def resume(self, run: Run | None) -> None:
+    def resume(self, run: Run) -> None:
         """Go on from the resume point, where there is one."""
-        state = None if run is None else run.load_state()
+        state = run.load_state()
         if state is None:
             return
         arrays, meta = state

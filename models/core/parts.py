@@ -1,0 +1,77 @@
+"""Several measurements in one run: what is finished is not done again after a kill, what is not goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.core.run import Run, State
+
+Row = dict[str, float | int | str | None]
+_PREFIX = "part/"
+
+
+class Part(Run):
+    """One part of a run: a slice of its progress, curves under a title, and a resume point of its own."""
+
+    def __init__(self, outer: Run, titles: Sequence[str], rows: list[Row], state: State | None) -> None:
+        number = len(rows)
+        scratch = outer.scratch / f"part-{number}"
+        scratch.mkdir(exist_ok=True)
+        super().__init__(seed=outer.seed, device=outer.device, scratch=scratch)
+        self._outer, self._rows, self._state = outer, rows, state
+        self._title, self._first, self._share = titles[number], number / len(titles), 1 / len(titles)
+
+    def progress(self, fraction: float, stage: str, message: str = "") -> None:
+        """Report the part's slice under its title."""
+        said = f"{stage}: {message}" if message else stage
+        self._outer.progress(self._first + self._share * fraction, self._title, said)
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """Report a point of the curve ``name, title``."""
+        self._outer.metric(f"{name}, {self._title}", value, step)
+
+    def log(self, message: str) -> None:
+        """Pass the line on with the title."""
+        self._outer.log(f"{self._title}: {message}")
+
+    def save_state(self, tensors: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> None:
+        """Keep the resume point beside the finished rows."""
+        self._state = dict(tensors), dict(meta)
+        arrays = {_PREFIX + name: array for name, array in tensors.items()}
+        self._outer.save_state(arrays, {"rows": self._rows, "part": dict(meta)})
+
+    def load_state(self) -> State | None:
+        """The part's own resume point."""
+        return self._state
+
+    def artifact(self, name: str, media_type: str) -> Path:
+        """A path in the outer run."""
+        return self._outer.artifact(name, media_type)
+
+
+def measure_parts(run: Run, titles: Sequence[str], measure: Callable[[int, Run], Row]) -> list[Row]:
+    """The rows of ``measure(number, part)`` for every title, in order; continues from the run's resume point.
+
+    Raises:
+        Cancelled: the user asked for it.
+    """
+    rows: list[Row] = []
+    current: State | None = None
+    stored = run.load_state()
+    if stored is not None:
+        arrays, meta = stored
+        rows = [dict(row) for row in meta["rows"]]
+        if meta["part"] is not None:
+            kept = {name.removeprefix(_PREFIX): np.asarray(array) for name, array in arrays.items()}
+            current = kept, dict(meta["part"])
+    for number in range(len(rows), len(titles)):
+        row = measure(number, Part(run, titles, rows, current))
+        current = None
+        rows.append(row)
+        run.save_state({}, {"rows": rows, "part": None})
+    return rows

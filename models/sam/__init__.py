@@ -1,0 +1,1 @@
+"""Sharpness-aware minimization (Foret et al., ICLR 2021)."""
