@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from torch import Tensor
 from models.core.inputs import InputError
 from models.core.outputs import Candidate, Summary
 from models.summarize_feedback.bundle import Bundle
-from models.summarize_feedback.decoding import draw, uniforms
+from models.summarize_feedback.decoding import Drawn, draw, uniforms
 from models.summarize_feedback.examples import encode_sources, shift_right, trim
 from models.summarize_feedback.network import Encoded, Policy, lengths
 from models.summarize_feedback.schema import Params
@@ -96,6 +96,27 @@ def _batch(
         )
         for row in range(len(texts))
     ]
+
+
+@torch.no_grad()
+def drawn_batches(
+    bundle: Bundle, policy: Policy, texts: Sequence[str],
+    *, n: int, temperature: float, seed: int, max_tokens: int, batch_size: int = 128,
+) -> Iterator[tuple[Encoded, Drawn]]:  # fmt: skip
+    """``n`` summaries of each text, some texts at a time and in their order."""
+    size = max(1, min(batch_size, _ROWS // n))
+    for start in range(0, len(texts), size):
+        batch = texts[start : start + size]
+        encoded = bundle.encoder(encode_sources(bundle.tokenizer, batch, bundle.shape)[0])
+        uniform = uniforms(seed, batch, n)
+        yield encoded, draw(
+            bundle.encoder, policy, encoded, uniform, temperature=temperature, max_tokens=max_tokens
+        )  # fmt: skip
+
+
+def texts_of(bundle: Bundle, drawn: Drawn) -> list[list[str]]:
+    """What was drawn for each text, as text."""
+    return [[decode(bundle.tokenizer, row) for row in rows] for rows in drawn.tokens.tolist()]
 
 
 def sequence_log_probs(bundle: Bundle, policy: Policy, encoded: Encoded, tokens: Tensor) -> Tensor:

@@ -11,15 +11,17 @@ from torch import Tensor
 
 from models.core.feedback import Comparison
 from models.core.inputs import Int64
-from models.summarize_feedback.decoding import draw, uniforms
+from models.summarize_feedback.bundle import Bundle
+from models.summarize_feedback.candidates import drawn_batches, texts_of
 from models.summarize_feedback.examples import encode_sources, pad
 from models.summarize_feedback.labeller import gold, label, temperature_for
-from models.summarize_feedback.network import Encoder, Policy, Shape
-from models.summarize_feedback.tokenizer import clean, decode, encode_summary
+from models.summarize_feedback.network import Shape
+from models.summarize_feedback.tokenizer import clean, encode_summary
 
 LEAD_WORDS = 15
 SFT_KINDS = ("sample .7", "sample .7 b", "sample 1", "sample 1 b", "greedy")
 KINDS = (*SFT_KINDS, "lead", "reference")
+_MAX_TOKENS = 24
 _SFT_SHARE = 0.6  # of the pairs that compare two summaries of the supervised policy
 
 
@@ -83,26 +85,9 @@ def lead(text: str, count: int = LEAD_WORDS) -> str:
     return " ".join(text.split()[:count])
 
 
-def sampled(
-    tokenizer: Tokenizer, encoder: Encoder, policy: Policy, shape: Shape, texts: Sequence[str],
-    *, n: int, temperature: float, seed: int, max_tokens: int = 24, batch_size: int = 128,
-) -> list[list[str]]:  # fmt: skip
-    """``n`` summaries of each text."""
-    found = []
-    for start in range(0, len(texts), batch_size):
-        batch = texts[start : start + batch_size]
-        sources, _ = encode_sources(tokenizer, batch, shape)
-        drawn = draw(
-            encoder, policy, encoder(sources), uniforms(seed, batch, n), temperature=temperature, max_tokens=max_tokens
-        )
-        found += [[decode(tokenizer, row) for row in rows] for rows in drawn.tokens.tolist()]
-    return found
-
-
 def simulate(
-    tokenizer: Tokenizer, encoder: Encoder, policy: Policy, shape: Shape, pairs: Sequence[tuple[str, str]],
-    *, count: int, seed: int, tau: float | None = None,
-) -> tuple[Preferences, float]:  # fmt: skip
+    bundle: Bundle, pairs: Sequence[tuple[str, str]], *, count: int, seed: int, tau: float | None = None
+) -> tuple[Preferences, float]:
     """``count`` comparisons, two a text, labelled by the simulated labeller; and its temperature ``tau``.
 
     60% compare two summaries of the supervised policy (two at temperature .7, two at 1, the greedy one); the others
@@ -112,9 +97,9 @@ def simulate(
     order = generator.permutation(len(pairs))
     chosen = [int(i) for i in np.resize(order, -(-count // 2))]
     texts = [pairs[i][0] for i in chosen]
-    cool = sampled(tokenizer, encoder, policy, shape, texts, n=2, temperature=0.7, seed=seed)
-    warm = sampled(tokenizer, encoder, policy, shape, texts, n=2, temperature=1.0, seed=seed + 1)
-    greedy = sampled(tokenizer, encoder, policy, shape, texts, n=1, temperature=0.0, seed=seed)
+    cool = _written(bundle, texts, 2, 0.7, seed)
+    warm = _written(bundle, texts, 2, 1.0, seed + 1)
+    greedy = _written(bundle, texts, 1, 0.0, seed)
     rows = [
         dict(zip(KINDS, [*a, *b, *c, lead(pairs[i][0]), clean(pairs[i][1])], strict=True))
         for i, a, b, c in zip(chosen, cool, warm, greedy, strict=True)
@@ -135,6 +120,13 @@ def simulate(
     found = np.array(differences)
     tau = temperature_for(found) if tau is None else tau
     return Preferences(kept_texts, candidates, label(found, tau, generator), found, kinds), tau
+
+
+def _written(bundle: Bundle, texts: Sequence[str], n: int, temperature: float, seed: int) -> list[list[str]]:
+    batches = drawn_batches(
+        bundle, bundle.sft, texts, n=n, temperature=temperature, seed=seed, max_tokens=_MAX_TOKENS
+    )  # fmt: skip
+    return [row for _, drawn in batches for row in texts_of(bundle, drawn)]
 
 
 def encode_preferences(tokenizer: Tokenizer, preferences: Preferences, shape: Shape) -> tuple[Tensor, Tensor]:

@@ -192,9 +192,7 @@ def best_of_n_rows(pairs: Pairs, many: Samples) -> list[Row]:
 
 def reward_figures(bundle: Bundle, pairs: Pairs, count: int, seed: int) -> tuple[list[Figure], list[Row]]:
     """Agreement of the reward model and of simple rules with the labeller without its noise."""
-    made, _ = simulate(
-        bundle.tokenizer, bundle.encoder, bundle.sft, bundle.shape, pairs, count=count, seed=seed, tau=1e-6
-    )
+    made, _ = simulate(bundle, pairs, count=count, seed=seed, tau=1e-6)
     made = made.select(np.flatnonzero(made.differences != 0))
     margins = preference_margins(bundle, made)
     sft = np.array([a in SFT_KINDS and b in SFT_KINDS for a, b in made.kinds])

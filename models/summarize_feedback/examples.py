@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -14,8 +15,9 @@ from models.core.dataset import Dataset
 from models.core.inputs import InputError, Int64
 from models.core.method import MethodError
 from models.summarize_feedback.network import Shape
-from models.summarize_feedback.tokenizer import BOS, PAD, encode_source, encode_summary
+from models.summarize_feedback.tokenizer import BOS, PAD, encode_summary, encode_text, windows_of
 
+Bools = npt.NDArray[np.bool_]
 _POOL = 32  # batches that are sorted by length together
 
 
@@ -26,12 +28,12 @@ class Examples:
     Attributes:
         sources: int64 ``(N, S)``, padded on the right.
         summaries: int64 ``(N, T)``, each ending with <eos> unless it was cut, padded on the right.
-        truncated: how many texts were longer than the context.
+        longer: how many texts do not fit the context, so that their beginning and end are read.
     """
 
     sources: Tensor
     summaries: Tensor
-    truncated: int
+    longer: int
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -72,28 +74,36 @@ def pairs_of(dataset: Dataset) -> list[tuple[str, str]]:
 
 
 def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], shape: Shape) -> Examples:
-    """Tokenise pairs, cut to the lengths of ``shape``."""
-    sources, cut = encode_sources(tokenizer, [text for text, _ in pairs], shape)
+    """Tokenise pairs, fitted to the lengths of ``shape``."""
+    sources, longer = encode_sources(tokenizer, [text for text, _ in pairs], shape)
     summaries = [encode_summary(tokenizer, summary, shape.summary_tokens) for _, summary in pairs]
-    return Examples(sources, pad(summaries), int(cut.sum()))
+    return Examples(sources, pad(summaries), int(longer.sum()))
 
 
-def encode_sources(
-    tokenizer: Tokenizer, texts: Sequence[str], shape: Shape
-) -> tuple[Tensor, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """Int64 ``(N, S)`` and which of the texts were longer.
+def encode_sources(tokenizer: Tokenizer, texts: Sequence[str], shape: Shape) -> tuple[Tensor, Bools]:
+    """Int64 ``(N, S)``, a text beyond the context as its beginning and its end; and which texts those are.
 
     Raises:
         InputError: a text is empty; names its position when there are several.
     """
-    rows, cut = [], np.zeros(len(texts), dtype=np.bool_)
+    tokens = encode_texts(tokenizer, texts)
+    longer = np.array([len(row) > shape.source_tokens for row in tokens])
+    return pad([windows_of(row, shape.source_tokens, 1)[0] for row in tokens]), longer
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """All tokens of each text.
+
+    Raises:
+        InputError: a text is empty; names its position when there are several.
+    """
+    rows = []
     for position, text in enumerate(texts):
         try:
-            tokens, cut[position] = encode_source(tokenizer, text, shape.source_tokens)
+            rows.append(encode_text(tokenizer, text))
         except InputError as error:
             raise InputError(f"text {position}: {error}" if len(texts) > 1 else str(error)) from None
-        rows.append(tokens)
-    return pad(rows), cut
+    return rows
 
 
 def length_batches(lengths: Int64, size: int, generator: np.random.Generator) -> Iterator[Int64]:

@@ -10,13 +10,10 @@ import torch
 
 from models.core.inputs import Float64
 from models.summarize_feedback.bundle import Bundle
-from models.summarize_feedback.candidates import sequence_log_probs
-from models.summarize_feedback.decoding import draw, uniforms
-from models.summarize_feedback.examples import encode_sources
+from models.summarize_feedback.candidates import drawn_batches, sequence_log_probs, texts_of
 from models.summarize_feedback.labeller import golds
 from models.summarize_feedback.network import Policy, lengths
 from models.summarize_feedback.rouge import rouge_l, rouge_n, words
-from models.summarize_feedback.tokenizer import decode
 
 MAX_TOKENS = 24
 
@@ -34,19 +31,13 @@ class Samples:
 
 
 @torch.no_grad()
-def sample(
-    bundle: Bundle, policy: Policy, texts: Sequence[str], *, n: int, temperature: float, seed: int, batch_size: int = 64
-) -> Samples:
+def sample(bundle: Bundle, policy: Policy, texts: Sequence[str], *, n: int, temperature: float, seed: int) -> Samples:
     """Draw and score; ``log_ratio`` is ``log policy - log sft`` at temperature 1."""
     found: list[list[torch.Tensor]] = []
     written: list[list[str]] = []
-    size = max(1, min(batch_size, 1024 // n))
-    for start in range(0, len(texts), size):
-        batch = texts[start : start + size]
-        encoded = bundle.encoder(encode_sources(bundle.tokenizer, batch, bundle.shape)[0])
-        drawn = draw(
-            bundle.encoder, policy, encoded, uniforms(seed, batch, n), temperature=temperature, max_tokens=MAX_TOKENS
-        )
+    for encoded, drawn in drawn_batches(
+        bundle, policy, texts, n=n, temperature=temperature, seed=seed, max_tokens=MAX_TOKENS
+    ):
         rewards = torch.full(drawn.log_probs.shape, torch.nan)
         if bundle.reward is not None:
             rewards = bundle.reward(bundle.encoder, encoded, drawn.tokens)
@@ -54,7 +45,7 @@ def sample(
         if policy is not bundle.sft:
             before = sequence_log_probs(bundle, bundle.sft, encoded, drawn.tokens)
         found.append([rewards, drawn.log_probs, drawn.log_probs - before, lengths(drawn.tokens), drawn.ended])
-        written += [[decode(bundle.tokenizer, row) for row in rows] for rows in drawn.tokens.tolist()]
+        written += texts_of(bundle, drawn)
     columns = [torch.cat(parts).double().numpy() for parts in zip(*found, strict=True)]
     return Samples(written, *columns)
 

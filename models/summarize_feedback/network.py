@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.summarize_feedback.tokenizer import BOS, EOS, PAD, SPECIALS
+from models.summarize_feedback.tokenizer import BOS, EOS, PAD, SEP, SPECIALS
 
 _EPSILON = 1e-9
 
@@ -94,12 +94,17 @@ class Encoded:
 
 
 class Encoder(nn.Module):
-    """Token embeddings (the decoders' too) and self-attention over the text."""
+    """Token embeddings (the decoders' too) and self-attention over the text.
+
+    Each position also sees the token before it ("smeared keys", Olsson et al. 2022): what follows a word that was just
+    written can then be found in one step of attention, so copying is learnt within some hundred steps.
+    """
 
     def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
         super().__init__()
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.positions = nn.Parameter(torch.randn(shape.source_tokens, shape.width) * 0.02)
+        self.before = nn.Linear(shape.width, shape.width, bias=False)
         self.layers = nn.ModuleList(
             EncoderLayer(shape.width, shape.heads, dropout) for _ in range(shape.encoder_layers)
         )
@@ -115,7 +120,9 @@ class Encoder(nn.Module):
     def forward(self, tokens: Tensor) -> Encoded:
         """Encode int64 ``(B, S)``, padded on the right."""
         mask = (tokens != PAD)[:, None, None]
-        x = self.dropout(self.embed(tokens) + self.positions[: tokens.shape[1]])
+        embedded = self.embed(tokens)
+        before = self.before(F.pad(embedded, (0, 0, 1, -1)))
+        x = self.dropout(embedded + before + self.positions[: tokens.shape[1]])
         for layer in self.layers:
             x = layer(x, mask)
         return Encoded(self.norm(x), tokens)
@@ -223,7 +230,8 @@ class Policy(nn.Module):
         """
         chosen = hidden[rows]
         scores = self.copy_query(hidden).flatten(1, 2) @ keys.transpose(1, 2) / hidden.shape[-1] ** 0.5
-        scores = scores.masked_fill(encoded.tokens[:, None] == PAD, -torch.inf).view(*rows.shape, -1)
+        words = (encoded.tokens != PAD) & (encoded.tokens != SEP)
+        scores = scores.masked_fill(~words[:, None], -torch.inf).view(*rows.shape, -1)
         logits = F.linear(chosen, embedding, self.bias).index_fill(1, self.barred, -torch.inf)
         source = encoded.tokens[:, None, None].expand(*rows.shape, -1)[rows]
         gate = torch.sigmoid(self.gate(chosen))

@@ -15,8 +15,7 @@ from torch import Tensor
 from models.core.inputs import Float64
 from models.core.run import Run
 from models.summarize_feedback.bundle import Bundle
-from models.summarize_feedback.decoding import draw, uniforms
-from models.summarize_feedback.examples import encode_sources
+from models.summarize_feedback.candidates import drawn_batches, texts_of
 from models.summarize_feedback.labeller import golds
 from models.summarize_feedback.measure import interval, matched_win_rate, win_rate
 from models.summarize_feedback.network import Policy
@@ -24,7 +23,6 @@ from models.summarize_feedback.ppo import tempered_log_probs, train_ppo
 from models.summarize_feedback.ppo_math import kl_estimates
 from models.summarize_feedback.rouge import words
 from models.summarize_feedback.schema import PolicyOptions
-from models.summarize_feedback.tokenizer import decode
 
 Row = dict[str, float | int | str | None]
 Pairs = Sequence[tuple[str, str]]
@@ -38,11 +36,11 @@ class Yardstick:
         self._texts, self._references = [text for text, _ in pairs], [reference for _, reference in pairs]
         self._base, self._base_words, _, _, _ = self._judge(bundle.sft, seed + 1)
 
-    def measure(self, policy: Policy) -> Row:
-        """Mean reward, quality, divergence, length and win rate, with 95% intervals of the first three."""
-        quality, counted, rewards, divergence, _ = self._judge(policy, self._seed)
+    def measure(self, policy: Policy) -> tuple[Row, list[str]]:
+        """Mean reward, quality, divergence, length and win rate, with 95% intervals of the first three; the samples."""
+        quality, counted, rewards, divergence, written = self._judge(policy, self._seed)
         matched, near = matched_win_rate(quality, self._base, counted, self._base_words)
-        return {
+        row: Row = {
             "KL": float(divergence.mean()),
             "KL ±": interval(divergence),
             "reward": float(rewards.mean()),
@@ -53,10 +51,7 @@ class Yardstick:
             "win rate": win_rate(quality, self._base),
             "win rate of equal length": matched if near else None,
         }
-
-    def summaries(self, policy: Policy) -> list[str]:
-        """What :meth:`measure` judges."""
-        return self._judge(policy, self._seed)[4]
+        return row, written
 
     @torch.no_grad()
     def _judge(self, policy: Policy, seed: int) -> tuple[Float64, Float64, Float64, Float64, list[str]]:
@@ -64,20 +59,17 @@ class Yardstick:
         assert bundle.reward is not None
         written: list[str] = []
         parts: list[tuple[Tensor, Tensor]] = []
-        for start in range(0, len(self._texts), 128):
-            batch = self._texts[start : start + 128]
-            encoded = bundle.encoder(encode_sources(bundle.tokenizer, batch, bundle.shape)[0])
-            tokens = draw(
-                bundle.encoder, policy, encoded, uniforms(seed, batch, 1),
-                temperature=options.temperature, max_tokens=options.max_tokens,
-            ).tokens  # fmt: skip
+        for encoded, drawn in drawn_batches(
+            bundle, policy, self._texts, n=1, temperature=options.temperature, seed=seed, max_tokens=options.max_tokens
+        ):
+            tokens = drawn.tokens
             ours, theirs = (
                 tempered_log_probs(bundle.encoder, which, encoded, tokens[:, 0], options.temperature)
                 for which in (policy, bundle.sft)
             )
             k1, _, _ = kl_estimates(ours - theirs)
             parts.append((bundle.reward(bundle.encoder, encoded, tokens)[:, 0], k1.sum(dim=1)))
-            written += [decode(bundle.tokenizer, row[0]) for row in tokens.tolist()]
+            written += [row[0] for row in texts_of(bundle, drawn)]
         rewards, divergence = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
         quality = golds(self._texts, [[summary] for summary in written], self._references)[:, 0]
         counted = np.array([len(words(summary)) for summary in written], dtype=np.float64)
@@ -87,8 +79,11 @@ class Yardstick:
 def tune_and_measure(
     bundle: Bundle, sources: Tensor, yardstick: Yardstick, options: PolicyOptions, points: int, run: Run,
     report: Callable[[float, str], None],
-) -> tuple[Policy, list[Row]]:  # fmt: skip
+) -> tuple[Policy, list[Row], list[str]]:  # fmt: skip
     """Run PPO and measure the policy at ``points`` evenly spaced iterations, the last one among them.
+
+    Returns:
+        The policy, one row a measurement, and the summaries that the last one judged.
 
     Raises:
         Cancelled: the user asked for it.
@@ -97,13 +92,16 @@ def tune_and_measure(
     assert bundle.reward is not None
     at = {round(options.iterations * (i + 1) / points) for i in range(points)} | {0}
     rows: list[Row] = []
+    written: list[str] = []
 
     def visit(iteration: int, policy: Policy) -> None:
+        nonlocal written
         if iteration in at:
-            rows.append({"beta": options.beta, "iteration": iteration, **yardstick.measure(policy)})
+            row, written = yardstick.measure(policy)
+            rows.append({"beta": options.beta, "iteration": iteration, **row})
 
     policy, _ = train_ppo(bundle.encoder, bundle.sft, bundle.reward, sources, options, run, report, visit)
-    return policy, rows
+    return policy, rows, written
 
 
 def fit_curve(divergence: Float64, gain: Float64, logarithmic: bool) -> tuple[float, float]:

@@ -89,7 +89,7 @@ def over_optimization(job: JobContext, parameters: OverOptimizationReport) -> di
     for number, beta in enumerate(parameters.betas[len(verdicts) :], start=len(verdicts)):
         options = parameters.ppo.model_copy(update={"beta": beta})
         points = min(parameters.checkpoints, options.iterations)
-        _, found = tune_and_measure(
+        _, found, _ = tune_and_measure(
             bundle, sources, yardstick, options, points, _OneBeta(job),
             partial(_report, job, beta, number, len(parameters.betas)),
         )  # fmt: skip
@@ -124,9 +124,7 @@ def label_agreement(job: JobContext, parameters: LabelAgreement) -> dict[str, An
         job.progress(0.1, "simulate")
         pairs = pairs_of(_dataset(job))
         count = min(parameters.simulated, 2 * len(pairs))
-        sets["simulated"], _ = simulate(
-            bundle.tokenizer, bundle.encoder, bundle.sft, bundle.shape, pairs, count=count, seed=job.seed
-        )
+        sets["simulated"], _ = simulate(bundle, pairs, count=count, seed=job.seed)
     sets = {name: preferences for name, preferences in sets.items() if len(preferences)}
     if not sets:
         raise MethodError("dataset: no comparisons are stored; give a data set of pairs to simulate some")

@@ -47,13 +47,13 @@ def tune(options: PolicyOptions, seed: int, rows: Path, folder: Path, keep: bool
     sources, _ = encode_sources(bundle.tokenizer, [pairs[i][0] for i in chosen], bundle.shape)
     yardstick = Yardstick(bundle, pairs_of(load(DATA, "validation"))[:VALIDATION_TEXTS], options, seed)
     run = LocalRun(folder / f"ppo-{options.beta}-{seed}", seed=seed)
-    policy, found = tune_and_measure(
+    policy, found, written = tune_and_measure(
         bundle, sources, yardstick, options, POINTS, run, lambda fraction, text: print(text, flush=True)
     )
     with rows.open("a", encoding="utf-8") as file:
         for row in found:
             file.write(json.dumps({"seed": seed, **row}) + "\n")
-    print(verdict(found), *yardstick.summaries(policy)[:20], sep="\n")
+    print(verdict(found), *written[:20], sep="\n")
     if keep:
         bundle.ppo = policy
         config = Config(stage="ppo", ppo=options)

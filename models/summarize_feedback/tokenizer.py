@@ -14,8 +14,6 @@ from models.core.inputs import InputError
 
 PAD, BOS, EOS, SEP = range(4)
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<sep>")
-# No token of ordinary text is longer on average, so that tokens beyond the context are never made at all.
-_CHARACTERS_PER_TOKEN = 64
 _CONTROL = dict.fromkeys([*range(32), *range(127, 160)], " ")
 
 
@@ -40,8 +38,8 @@ def clean(text: str) -> str:
     return " ".join(text.encode("utf-8", "replace").decode("utf-8").translate(_CONTROL).split())
 
 
-def encode_source(tokenizer: Tokenizer, text: str, limit: int) -> tuple[list[int], bool]:
-    """The first ``limit`` tokens of a text, and whether it has more.
+def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
+    """All tokens of a text.
 
     Raises:
         InputError: the text holds nothing but white space and control characters.
@@ -49,9 +47,24 @@ def encode_source(tokenizer: Tokenizer, text: str, limit: int) -> tuple[list[int
     cleaned = clean(text)
     if not cleaned:
         raise InputError("the text is empty")
-    lead = cleaned[: limit * _CHARACTERS_PER_TOKEN]
-    tokens = tokenizer.encode(lead, add_special_tokens=False).ids
-    return tokens[:limit], len(tokens) > limit or len(lead) < len(cleaned)
+    return list(tokenizer.encode(cleaned, add_special_tokens=False).ids)
+
+
+def windows_of(tokens: Sequence[int], limit: int, count: int) -> list[list[int]]:
+    """A text as at most ``count`` windows of at most ``limit`` tokens.
+
+    A text that fits is one window. Each window of a longer one is the text's first half-window, which says what it is
+    about, <sep>, and another piece of the rest: the pieces in order, and the text's end always among them.
+    """
+    if len(tokens) <= limit:
+        return [list(tokens)]
+    head = limit // 2
+    piece = limit - head - 1
+    last = len(tokens) - piece
+    starts = sorted({min(start, last) for start in range(head, len(tokens), piece)})
+    if len(starts) > count:
+        starts = [*starts[: count - 1], last]
+    return [[*tokens[:head], SEP, *tokens[start : start + piece]] for start in starts]
 
 
 def encode_summary(tokenizer: Tokenizer, text: str, limit: int) -> list[int]:

@@ -67,7 +67,8 @@ def _supervised(pairs: Pairs, config: Config, run: Run) -> tuple[Bundle, list[Fi
     )  # fmt: skip
     examples = encode_pairs(tokenizer, kept, shape)
     run.log(
-        f"{examples.truncated} of {len(kept)} texts are longer than {shape.source_tokens} tokens; their lead is read"
+        f"{examples.longer} of {len(kept)} texts are longer than {shape.source_tokens} tokens; "
+        "their beginning and end are read"
     )
     encoder, policy = train_supervised(
         examples, shape, config.sft, run, lambda fraction, text: run.progress(0.02 + 0.96 * fraction, "sft", text)
@@ -148,9 +149,7 @@ def gather_preferences(
         )
     if options.comparisons == "human":
         return human, "human"
-    simulated, _ = simulate(
-        bundle.tokenizer, bundle.encoder, bundle.sft, bundle.shape, pairs, count=options.simulated, seed=run.seed
-    )
+    simulated, _ = simulate(bundle, pairs, count=options.simulated, seed=run.seed)
     run.log(f"{len(simulated)} simulated comparisons, {len(human)} of people")
     return (simulated.joined(human), "mixed") if len(human) else (simulated, "simulated")
 
