@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,34 +14,59 @@ from models.core.inputs import InputError
 from models.core.outputs import Candidate, Summary
 from models.summarize_feedback.bundle import Bundle
 from models.summarize_feedback.decoding import Drawn, draw, uniforms
-from models.summarize_feedback.examples import encode_sources, shift_right, trim
+from models.summarize_feedback.examples import encode_sources, encode_texts, pad, shift_right
 from models.summarize_feedback.network import Encoded, Policy, lengths
 from models.summarize_feedback.schema import Params
-from models.summarize_feedback.tokenizer import PAD, clean, decode
+from models.summarize_feedback.tokenizer import PAD, clean, covered, decode, windows_of
 
-Bools = npt.NDArray[np.bool_]
 _ROWS = 1024  # summaries that are drawn together: beyond it, memory grows and nothing gets faster
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """What one pass of the encoder reads of a text: ``tokens``; ``key`` decides its draws."""
+
+    text: int
+    key: str
+    tokens: list[int]
+    draws: int
+
+
+@dataclass(eq=False)
+class _Written:
+    """What the windows of one text gave."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    read: int = 0
+    written: int = 0
 
 
 @torch.no_grad()
 def summarise(bundle: Bundle, texts: Sequence[str], params: Params) -> list[Summary]:
     """Draw ``params.draws`` summaries of each text and return the ``params.n`` of highest reward.
 
+    The windows of a long text share the draws, at least one each, and their candidates compete by reward.
+
     Raises:
         InputError: a text is empty, or the version has no such policy or no reward model to choose by.
     """
     name = _policy_name(bundle, params)
     seed = secrets.randbelow(2**63) if params.seed is None else params.seed
-    size = max(1, _ROWS // params.draws)
-    found: list[Summary] = []
-    sources, truncated = encode_sources(bundle.tokenizer, texts, bundle.shape)
-    order = np.argsort([len(text) for text in texts], kind="stable")
-    for start in range(0, len(texts), size):
-        rows = order[start : start + size]
-        batch = [texts[i] for i in rows]
-        found += _batch(bundle, batch, trim(sources[torch.from_numpy(rows)]), truncated[rows], params, name, seed)
-    back = np.argsort(order, kind="stable")
-    return [found[i] for i in back]
+    windows, truncated = _windows(bundle, texts, params)
+    found = [_Written() for _ in texts]
+    windows.sort(key=lambda window: (window.draws, len(window.tokens)))
+    for draws, group in groupby(windows, key=lambda window: window.draws):
+        while batch := list(islice(group, max(1, _ROWS // draws))):
+            _write(bundle, batch, draws, params, name, seed, found)
+    return [
+        Summary(
+            candidates=sorted(each.candidates, key=lambda candidate: candidate.reward, reverse=True)[: params.n],
+            prompt_tokens=each.read,
+            completion_tokens=each.written,
+            truncated_input=cut,
+        )
+        for each, cut in zip(found, truncated, strict=True)
+    ]
 
 
 def _policy_name(bundle: Bundle, params: Params) -> str:
@@ -52,16 +77,31 @@ def _policy_name(bundle: Bundle, params: Params) -> str:
     return "sft" if params.policy == "sft" or bundle.ppo is None else "ppo"
 
 
-def _batch(
-    bundle: Bundle, texts: Sequence[str], sources: Tensor, truncated: Bools, params: Params, name: str, seed: int
-) -> list[Summary]:
+def _windows(bundle: Bundle, texts: Sequence[str], params: Params) -> tuple[list[_Window], list[bool]]:
+    """The windows of all texts, and which texts have more than theirs read."""
+    limit = bundle.shape.source_tokens
+    draws, most = (params.draws, params.windows) if bundle.reward is not None else (params.n, 1)
+    found, truncated = [], []
+    for number, (text, tokens) in enumerate(zip(texts, encode_texts(bundle.tokenizer, texts), strict=True)):
+        windows = windows_of(tokens, limit, most)
+        found += [
+            _Window(number, f"{clean(text)}\0{position}", window, -(-draws // len(windows)))
+            for position, window in enumerate(windows)
+        ]
+        truncated.append(len(tokens) > covered(limit, len(windows)))
+    return found, truncated
+
+
+def _write(
+    bundle: Bundle, windows: Sequence[_Window], draws: int, params: Params, name: str, seed: int,
+    found: Sequence[_Written],
+) -> None:  # fmt: skip
     device = bundle.encoder.embedding.weight.device
-    encoded = bundle.encoder(sources.to(device))
+    encoded = bundle.encoder(pad([window.tokens for window in windows]).to(device))
     policy = bundle.ppo if name == "ppo" else bundle.sft
     assert policy is not None
-    draws = params.draws if bundle.reward is not None else params.n
     drawn = draw(
-        bundle.encoder, policy, encoded, uniforms(seed, [clean(text) for text in texts], draws),
+        bundle.encoder, policy, encoded, uniforms(seed, [window.key for window in windows], draws),
         temperature=params.temperature, max_tokens=params.max_tokens, top_p=params.top_p,
     )  # fmt: skip
     tokens = drawn.tokens.to(device)
@@ -71,31 +111,25 @@ def _batch(
     log_probs, rewards = drawn.log_probs.gather(1, order), rewards.cpu().gather(1, order)
     ended = drawn.ended.gather(1, order)
     before = log_probs if name == "sft" else sequence_log_probs(bundle, bundle.sft, encoded, chosen.to(device)).cpu()
-    written = lengths(drawn.tokens).sum(dim=1).tolist()
-    read = (sources != PAD).sum(dim=1).tolist()
     facts = {"policy": name, "seed": seed, "preference_source": bundle.preference_source}
-    return [
-        Summary(
-            candidates=[
-                Candidate(
-                    text=decode(bundle.tokenizer, chosen[row, column].tolist()),
-                    reward=float(rewards[row, column]),
-                    logprob=float(log_probs[row, column]),
-                    finish_reason="stop" if ended[row, column] else "length",
-                    details=facts
-                    | {
-                        "logprob_sft": float(before[row, column]),
-                        "kl": float(log_probs[row, column] - before[row, column]),
-                    },
-                )
-                for column in range(chosen.shape[1])
-            ],
-            prompt_tokens=read[row],
-            completion_tokens=written[row],
-            truncated_input=bool(truncated[row]),
-        )
-        for row in range(len(texts))
-    ]
+    for row, (window, written) in enumerate(zip(windows, lengths(drawn.tokens).sum(dim=1).tolist(), strict=True)):
+        gathered = found[window.text]
+        gathered.read += len(window.tokens)
+        gathered.written += written
+        gathered.candidates += [
+            Candidate(
+                text=decode(bundle.tokenizer, chosen[row, column].tolist()),
+                reward=float(rewards[row, column]),
+                logprob=float(log_probs[row, column]),
+                finish_reason="stop" if ended[row, column] else "length",
+                details=facts
+                | {
+                    "logprob_sft": float(before[row, column]),
+                    "kl": float(log_probs[row, column] - before[row, column]),
+                },
+            )
+            for column in range(chosen.shape[1])
+        ]
 
 
 @torch.no_grad()

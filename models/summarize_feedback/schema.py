@@ -31,6 +31,13 @@ class Params(BaseModel):
         default="auto",
         description="which policy writes: supervised, or tuned by PPO; auto: ppo where the version has it",
     )
+    windows: int = Field(
+        default=4,
+        ge=1,
+        le=16,
+        description="a text longer than the context is read in up to so many windows, each its beginning and one more "
+        "piece of it, the end among them; their candidates compete by reward",
+    )
     seed: int | None = Field(
         default=None, ge=0, lt=2**63, description="gives the same summaries of a text again; unset: another each time"
     )

@@ -58,13 +58,23 @@ def windows_of(tokens: Sequence[int], limit: int, count: int) -> list[list[int]]
     """
     if len(tokens) <= limit:
         return [list(tokens)]
-    head = limit // 2
-    piece = limit - head - 1
+    head, piece = _parts(limit)
     last = len(tokens) - piece
     starts = sorted({min(start, last) for start in range(head, len(tokens), piece)})
     if len(starts) > count:
         starts = [*starts[: count - 1], last]
     return [[*tokens[:head], SEP, *tokens[start : start + piece]] for start in starts]
+
+
+def covered(limit: int, count: int) -> int:
+    """The longest text, in tokens, that ``count`` windows hold without a gap."""
+    head, piece = _parts(limit)
+    return max(limit, head + count * piece)
+
+
+def _parts(limit: int) -> tuple[int, int]:
+    """Tokens of the beginning that every window repeats, and of the piece that follows its <sep>."""
+    return limit // 2, limit - limit // 2 - 1
 
 
 def encode_summary(tokenizer: Tokenizer, text: str, limit: int) -> list[int]:

@@ -13,7 +13,7 @@ from models.summarize_feedback.bundle import read_bundle
 from models.summarize_feedback.candidates import summarise
 from models.summarize_feedback.method import SummarizeFeedback
 from models.summarize_feedback.schema import Params
-from models.summarize_feedback.tokenizer import clean, decode, encode_summary, encode_text
+from models.summarize_feedback.tokenizer import SEP, clean, covered, decode, encode_summary, encode_text, windows_of
 
 
 @pytest.fixture
@@ -109,10 +109,52 @@ def test_parameters_that_make_no_sense(fields, named):
 )
 def test_odd_texts_are_summarised_like_any_other(bundle, odd):
     (found,) = summarise(bundle, [odd], Params(seed=3))
-    tokens = encode_text(bundle.tokenizer, odd)
-    assert found.truncated_input is (len(tokens) > bundle.shape.source_tokens)
-    assert 1 <= found.prompt_tokens <= bundle.shape.source_tokens
+    tokens, limit = encode_text(bundle.tokenizer, odd), bundle.shape.source_tokens
+    assert found.truncated_input is (len(tokens) > covered(limit, Params().windows))
+    assert 1 <= found.prompt_tokens <= Params().windows * limit
     json.dumps(asdict(found), allow_nan=False).encode("utf-8")
+
+
+def test_windows_hold_every_token_of_a_long_text_between_its_beginning_and_its_end():
+    tokens = list(range(1000, 1230))
+    windows = windows_of(tokens, 96, 8)
+    assert {token for window in windows for token in window} == {SEP, *tokens}
+    assert all(len(window) == 96 and window[:49] == [*tokens[:48], SEP] for window in windows)
+    assert windows[0][49:] == tokens[48:95]
+    assert windows[-1][49:] == tokens[-47:]
+    assert len(windows) == 4
+    assert covered(96, 3) < len(tokens) <= covered(96, 4)
+
+
+def test_fewer_windows_keep_the_end_and_a_text_that_fits_is_one():
+    tokens = list(range(1000, 1230))
+    assert windows_of(tokens, 96, 1) == [[*tokens[:48], SEP, *tokens[-47:]]]
+    assert windows_of(tokens, 96, 3) == [window for i, window in enumerate(windows_of(tokens, 96, 8)) if i != 2]
+    assert windows_of(tokens[:96], 96, 4) == [tokens[:96]]
+
+
+def test_candidates_of_all_windows_compete(bundle):
+    """What only the middle of a text says is read, and its candidates are among the others."""
+    long = " ".join(f"word{number} says" for number in range(24))
+    tokens = encode_text(bundle.tokenizer, long)
+    most = len(windows_of(tokens, bundle.shape.source_tokens, 16))
+    assert most > 4
+    (whole,) = summarise(bundle, [long], Params(n=64, best_of=64, windows=16, seed=1))
+    (ends,) = summarise(bundle, [long], Params(n=64, best_of=64, windows=1, seed=1))
+    assert len(whole.candidates) == len(ends.candidates) == 64
+    assert not whole.truncated_input
+    assert ends.truncated_input
+    assert whole.prompt_tokens == most * ends.prompt_tokens
+    assert {round(c.logprob, 3) for c in whole.candidates} - {round(c.logprob, 3) for c in ends.candidates}
+    (greedy,) = summarise(bundle, [long], Params(temperature=0))
+    assert len(greedy.candidates) == 1
+
+
+def test_a_long_text_among_short_ones_changes_none_of_them(bundle, pairs):
+    texts = [pairs.inputs[0][0], "word " * 300, pairs.inputs[1][0]]
+    together = summarise(bundle, texts, Params(n=2, seed=9))
+    for text, each in zip(texts, together, strict=True):
+        assert texts_of(summarise(bundle, [text], Params(n=2, seed=9))[0]) == texts_of(each)
 
 
 @pytest.mark.parametrize("blank", ["", "   ", "\n\t", "\x00\x01"])
