@@ -46,7 +46,8 @@ def uniforms(seed: int, texts: Sequence[str], n: int) -> Tensor:
 
 def next_token_distribution(log_probs: Tensor, temperature: float, top_p: float) -> Tensor:
     """Float64 probabilities ``(R, V)``: ``softmax(log p / T)``, of which the likeliest of total ``top_p`` are kept."""
-    probabilities = (log_probs.double() / temperature).softmax(dim=1)
+    scaled = log_probs.double()
+    probabilities = (scaled if temperature == 1 else scaled / temperature).softmax(dim=1)
     if top_p == 1:
         return probabilities
     ordered, order = probabilities.sort(dim=1, descending=True)
@@ -88,8 +89,7 @@ def draw(
     past: list[Tensor] | None = None
     for step in range(max_tokens):
         hidden, past = policy.decoder(encoder.embed(last.to(encoded.memory.device)), text, encoded.mask, past)
-        rows = torch.ones(hidden.shape[:3], dtype=torch.bool, device=hidden.device)
-        found = policy.log_probs(hidden, keys, encoded, encoder.embedding.weight, rows).cpu()
+        found = policy.log_probs(hidden, keys, encoded, encoder.embedding.weight, None).cpu()
         chosen = _choose(found, uniform[live, :, step].flatten(), temperature, top_p)
         gained = found.gather(1, chosen[:, None]).view(len(live), n)
         chosen = chosen.view(len(live), n).masked_fill(ended, PAD)

@@ -199,7 +199,11 @@ def mix_copy(generated: Tensor, copied: Tensor, gate: Tensor, source: Tensor) ->
         gate: ``(R, 1)`` in [0, 1].
         source: int64 token ids, ``(R, S)``.
     """
-    return (gate * generated).scatter_add(1, source, (1 - gate) * copied)
+    return (gate * generated).scatter_add_(1, source, (1 - gate) * copied)
+
+
+def _at(x: Tensor, rows: Tensor | None) -> Tensor:
+    return x.flatten(0, 2) if rows is None else x[rows]
 
 
 class Policy(nn.Module):
@@ -215,7 +219,9 @@ class Policy(nn.Module):
         self.barred: Tensor
         self.register_buffer("barred", torch.tensor([i for i in range(len(SPECIALS)) if i != EOS]), persistent=False)
 
-    def log_probs(self, hidden: Tensor, keys: Tensor, encoded: Encoded, embedding: Tensor, rows: Tensor) -> Tensor:
+    def log_probs(
+        self, hidden: Tensor, keys: Tensor, encoded: Encoded, embedding: Tensor, rows: Tensor | None
+    ) -> Tensor:
         """Log-probabilities of the next token at the chosen positions.
 
         Args:
@@ -223,20 +229,20 @@ class Policy(nn.Module):
             keys: the text's copy keys, ``(B, S, width)``.
             encoded: the texts.
             embedding: ``(V, width)``, tied.
-            rows: bool ``(B, n, T)``: where they are wanted.
+            rows: bool ``(B, n, T)``: where they are wanted; None: everywhere.
 
         Returns:
-            ``(rows.sum(), V)``; specials other than <eos> have none (minus infinity).
+            One row a chosen position, ``(R, V)``; specials other than <eos> have none (minus infinity).
         """
-        chosen = hidden[rows]
+        chosen = _at(hidden, rows)
         scores = self.copy_query(hidden).flatten(1, 2) @ keys.transpose(1, 2) / hidden.shape[-1] ** 0.5
         words = (encoded.tokens != PAD) & (encoded.tokens != SEP)
-        scores = scores.masked_fill(~words[:, None], -torch.inf).view(*rows.shape, -1)
-        logits = F.linear(chosen, embedding, self.bias).index_fill(1, self.barred, -torch.inf)
-        source = encoded.tokens[:, None, None].expand(*rows.shape, -1)[rows]
+        scores = scores.masked_fill(~words[:, None], -torch.inf).view(*hidden.shape[:3], -1)
+        logits = F.linear(chosen, embedding, self.bias).index_fill_(1, self.barred, -torch.inf)
+        source = _at(encoded.tokens[:, None, None].expand(*hidden.shape[:3], -1), rows)
         gate = torch.sigmoid(self.gate(chosen))
-        mixed = mix_copy(logits.softmax(dim=-1), scores[rows].softmax(dim=-1), gate, source)
-        return (mixed + _EPSILON).log().index_fill(1, self.barred, -torch.inf)
+        mixed = mix_copy(logits.softmax(dim=-1), _at(scores, rows).softmax(dim=-1), gate, source)
+        return mixed.add_(_EPSILON).log().index_fill_(1, self.barred, -torch.inf)
 
     def forward(self, encoder: Encoder, encoded: Encoded, inputs: Tensor, rows: Tensor) -> Tensor:
         """Teacher forcing: log-probabilities ``(rows.sum(), V)`` after each of ``inputs`` ``(B, n, T)``."""
