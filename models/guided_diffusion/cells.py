@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from models.core.dataset import Dataset
-from models.core.outputs import Draw
 from models.core.run import Run
 from models.guided_diffusion.judge import Judgement, to_pictures
-from models.guided_diffusion.measuring import draw_pictures, image_spec, judged, quality, spread_draws
+from models.guided_diffusion.measuring import Quality, draw_pictures, image_spec, judged, quality, spread_draws
 from models.guided_diffusion.method import GuidedDiffusion
-from models.guided_diffusion.sampler import Denoise, gradient_of, sample
 from models.guided_diffusion.schema import Params
 
 SAMPLES = 300
 SCALES = (0.0, 1.0, 2.0, 4.0, 8.0)
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -51,28 +49,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell's quality; ``fid``, ``precision``, ``recall`` and ``consistency`` as in ``Quality``."""
+    """A cell and the quality of its samples."""
 
-    name: str
-    group: str
-    unconditional: bool
-    sampler: str
-    variance: str
-    guidance_at: str
-    steps: int
-    guidance_scale: float
-    noise_blind: bool
-    seed: int
-    samples: int
-    fid: float
-    precision: float
-    recall: float
-    consistency: float
-    inception_score: float
+    cell: Cell
+    quality: Quality
 
     def row(self) -> dict[str, float | int | str | None]:
         """A row of the table of cells."""
-        return dict(asdict(self))
+        cell, p = self.cell, self.cell.params
+        chosen = p.model_dump(
+            include={"unconditional", "sampler", "variance", "guidance_at", "steps", "guidance_scale"}
+        )
+        facts = {"noise_blind": cell.noise_blind, "seed": cell.seed, "samples": cell.samples}
+        return {"group": cell.group, **chosen, **facts, **asdict(self.quality)}
 
 
 def _cells() -> list[Cell]:
@@ -121,14 +110,14 @@ def measure_cells(method: GuidedDiffusion, test: Dataset, cells: Sequence[Cell],
         run.log(f"{cell.name}: FID {found.fid:.2f}, consistency {found.consistency:.3f}")
         done[cell.name] = asdict(found)
         run.save_state({}, {"cells": done})
-    return [Measured(**done[cell.name]) for cell in cells]
+    return [Measured(cell, Quality(**done[cell.name])) for cell in cells]
 
 
 def samples_of(method: GuidedDiffusion, cell: Cell, report: Callable[[float], None]) -> Tensor:
     """The samples of ``cell``, float32 ``(N, C, H, W)``."""
     draws = spread_draws(cell.samples, len(method.networks.class_names), 1_000_000 * cell.seed)
-    predict = _noise_blind(method) if cell.noise_blind else method.samples
-    return draw_pictures(predict, draws, cell.params, report)
+    sampled = _noise_blind(method) if cell.noise_blind else method
+    return draw_pictures(sampled.samples, draws, cell.params, report)
 
 
 def _real(method: GuidedDiffusion, test: Dataset, count: int) -> Judgement:
@@ -137,43 +126,16 @@ def _real(method: GuidedDiffusion, test: Dataset, count: int) -> Judgement:
     return judged(method.networks, test.select(rows).images(image_spec(method.networks)))
 
 
-def _measure(method: GuidedDiffusion, real: Judgement, cell: Cell, report: Callable[[float], None]) -> Measured:
+def _measure(method: GuidedDiffusion, real: Judgement, cell: Cell, report: Callable[[float], None]) -> Quality:
     networks = method.networks
     drawn = judged(networks, to_pictures(samples_of(method, cell, report)))
-    classes = np.arange(cell.samples) % len(networks.class_names)
-    p = cell.params
-    return Measured(
-        name=cell.name,
-        group=cell.group,
-        unconditional=p.unconditional,
-        sampler=p.sampler,
-        variance=p.variance,
-        guidance_at=p.guidance_at,
-        steps=p.steps,
-        guidance_scale=p.guidance_scale,
-        noise_blind=cell.noise_blind,
-        seed=cell.seed,
-        samples=cell.samples,
-        **vars(quality(real, drawn, classes)),
-    )
+    return quality(real, drawn, np.arange(cell.samples) % len(networks.class_names))
 
 
-def _noise_blind(method: GuidedDiffusion) -> Callable[[Sequence[Draw], Params], Tensor]:
-    networks = method.networks
-    assert networks.classifier is not None
-    classifier = networks.classifier
-
-    def predict(draws: Sequence[Draw], params: Params) -> Tensor:
-        classes = torch.tensor([draw.class_index for draw in draws], device=networks.device)
-        null = torch.full_like(classes, networks.denoiser.conditioning.labels - 1)
-        gradient = gradient_of(lambda x, t: classifier(x, torch.zeros_like(t)), classes)
-        seeds = [draw.seed for draw in draws]
-        with torch.inference_mode():
-            denoise = Denoise(networks.denoiser, null)
-            *_, (_, x) = sample(denoise, gradient, networks.schedule, networks.shape, seeds, params, networks.device)
-        return x
-
-    return predict
+def _noise_blind(method: GuidedDiffusion) -> GuidedDiffusion:
+    classifier = method.networks.classifier
+    assert classifier is not None
+    return GuidedDiffusion(replace(method.networks, classifier=lambda x, t: classifier(x, torch.zeros_like(t))))
 
 
 def _work(cell: Cell) -> float:

@@ -84,7 +84,7 @@ def prove(checkpoint: Checkpoint, run: Run) -> Figures:
     measured = measure_cells(method, test, CELLS, run)
     floor = _floor(method, test)
     _draw(method, train, measured, run)
-    setting = f"{test.name}, {measured[0].samples} samples, DDIM in 25 steps"
+    setting = f"{test.name}, {measured[0].cell.samples} samples, DDIM in 25 steps"
     accuracies = _noisy(method, test)
     bits = _bits(method, test, run)
     return Figures(

@@ -6,6 +6,7 @@ picture is with the class that was asked for.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from models.core.inputs import Float32, Float64, UInt8
 
 FEATURES = 64
+SPATIAL_CHANNELS = 7
 _AT_ONCE = 500
 
 
@@ -53,13 +55,26 @@ class Judgement:
 def judge_pictures(judge: Judge, pictures: UInt8) -> Judgement:
     """Features and class probabilities of uint8 ``(N, H, W, C)``."""
     features, probabilities = [], []
-    device = next(judge.parameters()).device
     with torch.inference_mode():
-        for start in range(0, len(pictures), _AT_ONCE):
-            found = judge.embed(to_network(pictures[start : start + _AT_ONCE]).to(device))
+        for x in _batches(judge, pictures):
+            found = judge.embed(x)
             features.append(found.double().cpu().numpy())
             probabilities.append(judge.logits(found).softmax(dim=1).float().cpu().numpy())
     return Judgement(np.concatenate(features), np.concatenate(probabilities))
+
+
+def spatial_features(judge: Judge, pictures: UInt8) -> Float64:
+    """First seven maps of the last convolution, position by position: float64 ``(N, 7 * H' * W')``."""
+    with torch.inference_mode():
+        maps = [judge.body(x)[:, :SPATIAL_CHANNELS].flatten(1).double().cpu() for x in _batches(judge, pictures)]
+    found: Float64 = torch.cat(maps).numpy()
+    return found
+
+
+def _batches(judge: Judge, pictures: UInt8) -> Iterator[Tensor]:
+    device = next(judge.parameters()).device
+    for start in range(0, len(pictures), _AT_ONCE):
+        yield to_network(pictures[start : start + _AT_ONCE]).to(device)
 
 
 def to_network(pictures: UInt8) -> Tensor:

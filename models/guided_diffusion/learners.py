@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.core.devices import autocast
+from models.core.optim import SAM
+from models.core.trainer_options import SharpnessAware
 from models.guided_diffusion.judge import Judge
 from models.guided_diffusion.network import NoisyClassifier, UNet
 from models.guided_diffusion.process import Process
@@ -32,12 +34,24 @@ class Learner(ABC):
     name: str
     total: int
 
-    def __init__(self, module: nn.Module, config: Config, process: Process, rate: float, decay: float) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        config: Config,
+        process: Process,
+        rate: float,
+        decay: float,
+        *,
+        total: int,
+        clip_norm: float | None = None,
+        sharpness_aware: SharpnessAware | None = None,
+    ) -> None:
         self.module, self.kept = module, module
-        self.config, self.process = config, process
+        self.config, self.process, self.total = config, process, total
         self.device = next(module.parameters()).device
-        self.clip_norm = math.inf
-        self.optimizer = torch.optim.AdamW(module.parameters(), rate, weight_decay=decay)
+        base = torch.optim.AdamW(module.parameters(), rate, weight_decay=decay)
+        options = sharpness_aware or SharpnessAware()
+        self.optimizer = SAM(base, options, module, total_steps=total, clip_norm=clip_norm)
         self.call: Callable[..., Tensor] = torch.compile(module) if config.compile else module
 
     @abstractmethod
@@ -45,20 +59,36 @@ class Learner(ABC):
         """Learning rate of update ``step`` (from 0)."""
 
     @abstractmethod
-    def loss(self, start: Tensor, labels: Tensor, random: torch.Generator) -> tuple[Tensor, Parts]:
-        """The loss of clean pictures ``(B, C, H, W)`` in [-1, 1] with labels int64 ``(B,)``, and named parts of it."""
+    def batch(self, start: Tensor, labels: Tensor, random: torch.Generator) -> Sequence[Tensor]:
+        """What the loss takes, a row a picture; all that is random is drawn here.
+
+        Args:
+            start: clean pictures ``(B, C, H, W)`` in [-1, 1].
+            labels: int64 ``(B,)``.
+        """
+
+    @abstractmethod
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Parts]:
+        """The loss of what :meth:`batch` made, and named parts of it."""
 
     def step(self, number: int, start: Tensor, labels: Tensor, random: torch.Generator) -> Parts:
-        """Update ``number`` (from 0); returns what to report."""
+        """Update ``number`` (from 0); returns what to report, of the first pass where there are two."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(number)
         self.module.train()
-        loss, parts = self.loss(start, labels, random)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
-        self.optimizer.step()
-        return {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": self.rate(number), **parts}
+        batch = self.batch(start, labels, random)
+        reported: list[Parts] = []
+
+        def closure(rows: slice = slice(None)) -> Tensor:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss, parts = self.loss(*(part[rows] for part in batch))
+            torch.autograd.backward(loss)
+            gradients = [w.grad for w in self.module.parameters() if w.grad is not None]
+            reported.append({"gradient_norm": nn.utils.get_total_norm(gradients).item(), **parts})
+            return loss.detach()
+
+        loss = self.optimizer.step(closure, samples=len(start))
+        return {"loss": loss.item(), "learning_rate": self.rate(number), **reported[0]}
 
     def modules(self) -> dict[str, nn.Module]:
         """What a resume point keeps."""
@@ -89,9 +119,9 @@ class Denoiser(Learner):
     name = "denoiser"
 
     def __init__(self, module: UNet, average: UNet, config: Config, process: Process) -> None:
-        super().__init__(module, config, process, config.learning_rate, 0.0)
-        self.total = config.steps
-        self.clip_norm = config.clip_norm
+        super().__init__(
+            module, config, process, config.learning_rate, 0.0, total=config.steps, clip_norm=config.clip_norm
+        )
         self.null = module.conditioning.labels - 1
         self.average = average.requires_grad_(requires_grad=False)
         self.kept = self.average
@@ -108,13 +138,17 @@ class Denoiser(Learner):
         low = config.final_rate
         return config.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * share)) / 2)
 
-    def loss(self, start: Tensor, labels: Tensor, random: torch.Generator) -> tuple[Tensor, Parts]:
-        """L_simple + L_vlb / 1000, of one step a picture; L_vlb sums T steps, so its one drawn step counts T times."""
+    def batch(self, start: Tensor, labels: Tensor, random: torch.Generator) -> Sequence[Tensor]:
+        """Labels of which some are replaced by the null label, steps and their weights, noisy and clean pictures."""
         dropped = (torch.rand(len(start), generator=random) < self.config.null_label).to(start.device)
         t, weights = (drawn.to(start.device) for drawn in self.steps.draw(len(start), random))
         x, noise = self._noised(start, t, random)
-        output = self.network(x, t, torch.where(dropped, self.null, labels))
-        simple, bound = self.process.losses(output, start, x, t, noise)
+        return start, x, noise, t, weights, torch.where(dropped, self.null, labels)
+
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Parts]:
+        """L_simple + L_vlb / 1000, of one step a picture; L_vlb sums T steps, so its one drawn step counts T times."""
+        start, x, noise, t, weights, told = batch
+        simple, bound = self.process.losses(self.network(x, t, told), start, x, t, noise)
         losses = simple + len(self.process) / 1000 * bound
         self.steps.update(t, losses.detach())
         return (weights * losses).mean(), {"mse": simple.mean().item(), "vb": bound.mean().item()}
@@ -148,18 +182,30 @@ class Guide(Learner):
     name = "classifier"
 
     def __init__(self, module: NoisyClassifier, config: Config, process: Process) -> None:
-        super().__init__(module, config, process, config.classifier_rate, config.classifier_decay)
-        self.total = config.classifier_steps
+        super().__init__(
+            module,
+            config,
+            process,
+            config.classifier_rate,
+            config.classifier_decay,
+            total=config.classifier_steps,
+            sharpness_aware=config.classifier_sharpness_aware,
+        )
 
     def rate(self, step: int) -> float:
         """Linearly to zero."""
         return self.config.classifier_rate * (1 - step / self.total)
 
-    def loss(self, start: Tensor, labels: Tensor, random: torch.Generator) -> tuple[Tensor, Parts]:
-        """Cross entropy."""
+    def batch(self, start: Tensor, labels: Tensor, random: torch.Generator) -> Sequence[Tensor]:
+        """Noisy pictures, their steps and labels."""
         start = shifted(start, self.config.crop, random)
         t = torch.randint(len(self.process), (len(start),), generator=random).to(start.device)
         x, _ = self._noised(start, t, random)
+        return x, t, labels
+
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Parts]:
+        """Cross entropy."""
+        x, t, labels = batch
         logits = self.network(x, t)
         accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
         return F.cross_entropy(logits, labels), {"accuracy": accuracy}
@@ -172,15 +218,20 @@ class JudgeLearner(Learner):
     _RATE = 2e-3
 
     def __init__(self, module: Judge, config: Config, process: Process) -> None:
-        super().__init__(module, config.model_copy(update={"compile": False}), process, self._RATE, 0.01)
-        self.total = config.judge_steps
+        uncompiled = config.model_copy(update={"compile": False})
+        super().__init__(module, uncompiled, process, self._RATE, 0.01, total=config.judge_steps)
 
     def rate(self, step: int) -> float:
         """Half a cosine to zero."""
         return self._RATE * (1 + math.cos(math.pi * step / self.total)) / 2
 
-    def loss(self, start: Tensor, labels: Tensor, random: torch.Generator) -> tuple[Tensor, Parts]:
+    def batch(self, start: Tensor, labels: Tensor, random: torch.Generator) -> Sequence[Tensor]:
+        """Clean pictures and labels."""
+        return start, labels
+
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Parts]:
         """Cross entropy."""
+        start, labels = batch
         logits = self.network(start)
         accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
         return F.cross_entropy(logits, labels), {"accuracy": accuracy}

@@ -12,7 +12,7 @@ from torch import Tensor
 from models.core.inputs import ImageSpec, Int64, UInt8
 from models.core.outputs import Draw
 from models.guided_diffusion.fidelity import frechet_distance, inception_score, precision_recall
-from models.guided_diffusion.judge import Judge, Judgement, judge_pictures, to_network
+from models.guided_diffusion.judge import Judge, Judgement, judge_pictures, spatial_features, to_network
 from models.guided_diffusion.process import Process, prior_bits
 from models.guided_diffusion.sampler import Denoise
 from models.guided_diffusion.schedule import spaced
@@ -20,7 +20,6 @@ from models.guided_diffusion.schema import Params
 from models.guided_diffusion.versions import Networks
 
 BATCH = 50
-SPATIAL_CHANNELS = 7
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,8 @@ def quality(real: Judgement, generated: Judgement, classes: Int64, neighbours: i
 
 
 def spatial_distance(judge: Judge, a: UInt8, b: UInt8) -> float:
-    """Frechet distance of the first seven maps of the judge's last convolution, position by position (sFID)."""
-
-    def rows(pictures: UInt8) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        device = next(judge.parameters()).device
-        with torch.inference_mode():
-            maps = [
-                judge.body(to_network(part).to(device)) for part in np.array_split(pictures, -(-len(pictures) // 500))
-            ]
-        return torch.cat(maps)[:, :SPATIAL_CHANNELS].flatten(1).double().cpu().numpy()
-
-    return frechet_distance(rows(a), rows(b))
+    """Frechet distance of the judge's last maps, position by position (sFID)."""
+    return frechet_distance(spatial_features(judge, a), spatial_features(judge, b))
 
 
 def judged(networks: Networks, pictures: UInt8) -> Judgement:

@@ -1,4 +1,4 @@
-"""Contact sheets of samples and the curves of a training."""
+"""Contact sheets of samples, and the trade of guidance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from PIL import Image
 from models.core.inputs import UInt8
 from models.core.outputs import Draw
 from models.core.run import Run
-from models.guided_diffusion.fitting import Curves
 from models.guided_diffusion.schema import Params
 
 if TYPE_CHECKING:
@@ -45,23 +44,6 @@ def draw_samples(method: GuidedDiffusion, params: Params, path: Path, run: Run) 
         drawn = method.predict([Draw(label, seed) for seed in range(A_CLASS)], params)
         pictures += [output.image for output in drawn]
     sheet(np.stack(pictures), A_CLASS).save(path)
-
-
-def draw_curves(curves: Curves, path: Path) -> None:
-    """Every stage's loss and held-out metrics over its updates."""
-    stages = list(dict.fromkeys(name.partition("_")[0] for name in curves))
-    figure = Figure(figsize=(4.2 * len(stages), 3.2), layout="constrained")
-    for position, stage in enumerate(stages):
-        axes = figure.add_subplot(1, len(stages), position + 1)
-        for name, points in curves.items():
-            part = name.removeprefix(f"{stage}_")
-            if name.startswith(f"{stage}_") and (part in ("loss", "vb") or part.startswith("held_out")):
-                axes.plot(*zip(*points, strict=True), label=part.replace("_", " "), linewidth=1)
-        axes.set_title(stage)
-        axes.set_xlabel("updates")
-        axes.set_yscale("log")
-        axes.legend(fontsize=7)
-    figure.savefig(path, dpi=110)
 
 
 def draw_trade_off(rows: list[dict[str, float]], path: Path) -> None:

@@ -20,18 +20,29 @@ HALF_BIN = 1 / 255
 
 
 class Process:
-    """A schedule's tables on a device; computed in float64, gathered to float32."""
+    """A schedule's tables on a device; computed in float64, gathered to float32.
 
-    def __init__(self, schedule: Schedule, device: torch.device | str = "cpu") -> None:
+    Args:
+        trusted: the noisiest step of the full process at which the network's estimate of a picture is used, and the
+            share of signal there: noisier pictures are shown to the network, and read, as if they were of that step.
+            None: all steps.
+    """
+
+    def __init__(
+        self, schedule: Schedule, device: torch.device | str = "cpu", trusted: tuple[int, float] | None = None
+    ) -> None:
         self.schedule = schedule
-        self.timesteps = torch.from_numpy(schedule.timesteps).to(device)
+        last, least = trusted or (int(schedule.timesteps[-1]), 0.0)
+        self.timesteps = torch.from_numpy(np.minimum(schedule.timesteps, last)).to(device)
 
         def table(values: Float64) -> Tensor:
             return torch.from_numpy(values).float().to(device)
 
         kept = schedule.alphas_bar
         self.signal, self.noise = table(kept**0.5), table((1 - kept) ** 0.5)
-        self.inverse_signal, self.noise_over_signal = table(kept**-0.5), table((1 / kept - 1) ** 0.5)
+        read = np.maximum(kept, least)
+        self.read_noise = table((1 - read) ** 0.5)
+        self.inverse_signal, self.noise_over_signal = table(read**-0.5), table((1 / read - 1) ** 0.5)
         self.start, self.noisy = table(schedule.posterior_start), table(schedule.posterior_noisy)
         self.log_posterior = table(schedule.posterior_log_variance)
         self.log_beta = table(np.log(schedule.betas))
@@ -45,12 +56,12 @@ class Process:
         return at(self.signal, t) * start + at(self.noise, t) * noise
 
     def start_from_noise(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_0 that ``noise`` implies."""
+        """x_0 that ``noise`` implies, at the step that the network was told."""
         return at(self.inverse_signal, t) * x - at(self.noise_over_signal, t) * noise
 
     def noise_from_start(self, x: Tensor, t: Tensor, start: Tensor) -> Tensor:
         """Noise that ``start`` implies."""
-        return (at(self.inverse_signal, t) * x - start) / at(self.noise_over_signal, t)
+        return (x - at(self.signal, t) * start) / at(self.noise, t)
 
     def posterior_mean(self, start: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Mean of q(x_{t-1} | x_t, x_0)."""

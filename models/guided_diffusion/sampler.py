@@ -2,6 +2,11 @@
 
 Every picture has a random generator of its own, seeded by its own seed, and nothing in the networks mixes the pictures
 of a batch: a picture does not depend on its neighbours.
+
+An estimate of the clean picture multiplies the network's error by ``sqrt((1 - A_t) / A_t)``: 20,000 at the last of a
+thousand cosine steps, so that clipping leaves black and white pixels at random, and the few large steps of DDIM keep
+them. Steps with less signal than ``LEAST_SIGNAL`` therefore take the estimate of the noisiest step that has it: in the
+middle of a training FID of 25 steps fell from 11.5 to 7.7 (150 pictures a side).
 """
 
 from __future__ import annotations
@@ -15,6 +20,8 @@ from models.guided_diffusion.network import UNet
 from models.guided_diffusion.process import Process, at
 from models.guided_diffusion.schedule import Schedule, spaced
 from models.guided_diffusion.schema import Params
+
+LEAST_SIGNAL = 0.01  # A_t; a thousand cosine steps have more up to step 935
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
 """From pictures ``(B, C, H, W)`` and steps of the full process ``(B,)`` to the gradient of log p(y | x, t) in x."""
@@ -84,7 +91,8 @@ def sample(
     Raises:
         ValueError: more steps than the process has.
     """
-    process = Process(schedule.respace(spaced(len(schedule), params.steps)), device)
+    steps = schedule.respace(spaced(len(schedule), params.steps))
+    process = Process(steps, device, schedule.last_above(LEAST_SIGNAL))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def noise() -> Tensor:
@@ -96,7 +104,7 @@ def sample(
     advance = ddim_step if params.sampler == "ddim" else ddpm_step
     for index in reversed(range(len(process))):
         t = torch.full((len(x),), index, device=device)
-        acts = params.guidance_scale > 0 and low <= int(process.timesteps[index]) <= high
+        acts = params.guidance_scale > 0 and low <= int(steps.timesteps[index]) <= high
         output = predict(x, process.timesteps[t])
         x, start = advance(process, output, x, t, gradient if acts else None, noise, params)
         yield 1 - index / len(process), start if index else x
@@ -113,19 +121,19 @@ def ddim_step(
 ) -> tuple[Tensor, Tensor]:
     """Sampler 2: the noise is shifted against the gradient, then DDIM's step (Song et al. 2021, eq. 12).
 
-    Where clipping is on, the picture that the shifted noise implies is clipped and the noise derived from it again:
-    at large scales the samples would leave the range otherwise.
+    Where clipping is on, the picture that the shifted noise implies is clipped: at large scales the samples would leave
+    the range otherwise. The noise is what the picture leaves.
 
     Returns:
         The pictures one step down and the estimate of the clean ones.
     """
     e = output[:, : x.shape[1]]
     if gradient is not None:
-        e = e - at(process.noise, t) * params.guidance_scale * gradient(x, process.timesteps[t])
+        e = e - at(process.read_noise, t) * params.guidance_scale * gradient(x, process.timesteps[t])
     start = process.start_from_noise(x, t, e)
     if params.clip_denoised:
         start = start.clamp(-1, 1)
-        e = process.noise_from_start(x, t, start)
+    e = process.noise_from_start(x, t, start)
     index = int(t[0])
     kept, previous = (
         float(table[index]) for table in (process.schedule.alphas_bar, process.schedule.alphas_bar_previous)

@@ -94,6 +94,11 @@ class Schedule:
         alphas = self.alphas_bar[kept]
         return Schedule(1 - alphas / np.concatenate([[1.0], alphas[:-1]]), self.timesteps[kept])
 
+    def last_above(self, share: float) -> tuple[int, float]:
+        """The last step that keeps more than ``share`` of the picture's variance (or step 0), and what it keeps."""
+        index = max(0, int((self.alphas_bar > share).sum()) - 1)
+        return int(self.timesteps[index]), float(self.alphas_bar[index])
+
     @cached_property
     def alphas_bar(self) -> Float64:
         """A_t, the share of the picture's variance left after step t."""

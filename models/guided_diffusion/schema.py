@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from models.core.trainer_options import SharpnessAware
+
 Sampler = Literal["ddim", "ddpm"]
 Variance = Literal["learned", "small", "large"]
 
@@ -116,6 +118,9 @@ class Config(BaseModel):
         default=3e-4, gt=0, le=0.1, description="its first learning rate, falling linearly to 0"
     )
     classifier_decay: float = Field(default=0.05, ge=0, le=1, description="its weight decay")
+    classifier_sharpness_aware: SharpnessAware = Field(
+        default=SharpnessAware(), description="the classifier minimises the largest loss near its weights"
+    )
     crop: int = Field(
         default=0, ge=0, le=16, description="the classifier sees pictures moved by up to this many pixels"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from models.core.method import MethodError
 from models.core.run import Run
 from models.guided_diffusion.fitting import Curves
 from models.guided_diffusion.judge import Judge
-from models.guided_diffusion.network import NoisyClassifier, UNet, build_classifier, build_unet
-from models.guided_diffusion.pictures import draw_curves, draw_samples
+from models.guided_diffusion.network import UNet, build_classifier, build_unet
+from models.guided_diffusion.pictures import draw_samples
 from models.guided_diffusion.schedule import Schedule
 from models.guided_diffusion.schema import Config, Params
 from models.guided_diffusion.train import Material, learn, prepare
@@ -31,13 +32,13 @@ class Networks:
     """What a version samples with.
 
     Attributes:
-        classifier: of noisy pictures; None where none was trained.
+        classifier: of noisy pictures, from them and their steps to logits; None where none was trained.
         conditional: the denoiser knows the version's classes; otherwise it is always told the null label.
         shape: ``(C, H, W)`` of a picture.
     """
 
     denoiser: UNet
-    classifier: NoisyClassifier | None
+    classifier: Callable[[Tensor, Tensor], Tensor] | None
     judge: Judge
     schedule: Schedule
     shape: tuple[int, int, int]
@@ -82,7 +83,7 @@ def open_networks(checkpoint: Checkpoint, device: torch.device) -> Networks:
 def write_version(dataset: Dataset, config: Config, run: Run) -> Checkpoint:
     """Train and write a checkpoint; weights are kept in half precision, the denoiser's are the averaged ones.
 
-    Artifacts: ``samples.png`` (eight pictures a class) and ``curves.png``.
+    Artifact: ``samples.png``, eight pictures a class.
 
     Raises:
         MethodError: the data cannot be trained on, or ``target`` is ``classifier`` and the shipped denoiser draws
@@ -119,7 +120,6 @@ def write_version(dataset: Dataset, config: Config, run: Run) -> Checkpoint:
         {**tensors, **base},
         _figures(dataset, curves),
     )
-    draw_curves(curves, run.artifact("curves.png", "image/png"))
     _draw_samples(checkpoint, run)
     return checkpoint
 

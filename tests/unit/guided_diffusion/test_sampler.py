@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.guided_diffusion.process import Process
-from models.guided_diffusion.sampler import ddim_step, ddpm_step, gradient_of, sample
+from models.guided_diffusion.sampler import LEAST_SIGNAL, ddim_step, ddpm_step, gradient_of, sample
 from models.guided_diffusion.schedule import Schedule
 from models.guided_diffusion.schema import Params
 
@@ -143,6 +143,30 @@ def test_scale_zero_and_the_interval_leave_the_classifier_alone():
     run(guidance_scale=2, guidance_interval=(0.2, 0.4))
     assert calls
     assert all(0.2 <= t / 99 <= 0.4 for t in calls)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_an_error_is_not_blown_up_where_there_is_no_signal(kind):
+    schedule = Schedule.make(kind, 1000)
+    kept = torch.from_numpy(schedule.alphas_bar).float()
+    error = 0.02 * torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(0))
+    asked = []
+
+    def predict(x, t):
+        """The exact noise of a process whose every picture is 0.3 everywhere, and a small error."""
+        asked.append(int(t[0]))
+        share = kept[t].view(-1, 1, 1, 1)
+        return (x - 0.3 * share.sqrt()) / (1 - share).sqrt() + error
+
+    last, share = schedule.last_above(LEAST_SIGNAL)
+    assert schedule.alphas_bar[last + 1] <= LEAST_SIGNAL < share
+    for sampler in ("ddim", "ddpm"):
+        params = Params(steps=25, sampler=sampler, variance="small", guidance_scale=0)
+        (_, first), *_, (_, x) = sample(predict, None, schedule, (1, 4, 4), [7], params)
+        assert asked[0] == last  # told the last step, the network would be wrong by 0.02 * 20,000
+        assert (first - 0.3).abs().mean() < 0.5
+        assert (x - 0.3).abs().max() < 0.05
+        asked.clear()
 
 
 def test_a_class_of_its_own_or_none_for_each_picture():
