@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.core.trainer_options import SharpnessAware
+
 Space = Literal["penultimate", "projection"]
 
 
@@ -59,6 +61,9 @@ class Config(BaseModel):
     weight_decay: float = Field(default=1e-6, ge=0, le=0.1)
     schedule: Literal["cosine", "steps"] = Field(
         default="cosine", description="steps: times 0.1 at 77.5%, 85% and 92.5% of the training"
+    )
+    sharpness_aware: SharpnessAware = Field(
+        default=SharpnessAware(), description="minimise the largest loss near the weights; a step costs two passes"
     )
     crop_scale: float = Field(
         default=0.3,

@@ -18,6 +18,7 @@ from models.align_uniform.schema import Config
 from models.align_uniform.words import word_view
 from models.core.augment import ViewPolicy, augment
 from models.core.method import MethodError
+from models.core.optim import SAM
 from models.core.run import Run
 from models.core.training import pack_training, unpack_training
 
@@ -128,7 +129,8 @@ def fit(problem: Problem, config: Config, run: Run) -> None:
     """
     device = torch.device(run.device)
     module = problem.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(module, config)
+    base = make_optimizer(module, config)
+    optimizer = SAM(base, config.sharpness_aware, module, total_steps=problem.total)
     views = torch.Generator().manual_seed(run.seed)
     torch.manual_seed(run.seed)
     batch_size = min(config.batch_size, problem.count)
@@ -146,16 +148,30 @@ def fit(problem: Problem, config: Config, run: Run) -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, problem.total)
         first_view, second_view = problem.view(indices, views), problem.view(indices, views)
-        loss, parts = problem.loss(first_view, second_view, indices)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimizer.step()
+        said: list[dict[str, float]] = []
+        loss = optimizer.step(_closure(problem, optimizer, first_view, second_view, indices, said), len(indices))
+        parts = said[0]
         step += 1
         if step % interval == 0 or step == problem.total or step == first + 1:
             _report(problem, run, step, {"loss": loss.item(), **parts}, (step - first) / (time.monotonic() - started))
         if step % interval == 0 and step < problem.total:
             arrays, meta = pack_training({"module": module}, {"optimizer": optimizer}, {"views": views})
             run.save_state(arrays, {**meta, "step": step})
+
+
+def _closure(
+    problem: Problem, optimizer: SAM, first: Tensor, second: Tensor, indices: Tensor, said: list[dict[str, float]]
+) -> Callable[..., Tensor]:
+    """Loss and gradient of a batch, or of some rows of it; the named parts of every pass go to ``said``."""
+
+    def closure(rows: slice = slice(None)) -> Tensor:
+        loss, parts = problem.loss(first[rows], second[rows], indices[rows])
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        said.append(parts)
+        return loss.detach()
+
+    return closure
 
 
 def settle_batch_norms(problem: Problem, config: Config, run: Run) -> None:

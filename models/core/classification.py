@@ -112,6 +112,15 @@ def check_labels(dataset: Dataset) -> None:
         raise MethodError("dataset: samples of at least two classes are needed")
 
 
+def _check_noise_rate(config: ClassifierConfig, classes: int) -> None:
+    """Say before the training that nothing could be estimated after it."""
+    if config.early_stopping is not None and config.early_stopping.noise_rate is not None:
+        try:
+            estimated_clean_accuracy(0.5, config.early_stopping.noise_rate, classes)
+        except ValueError as error:
+            raise MethodError(f"early_stopping.{error}") from error
+
+
 def train_classifier(slug: str, dataset: Dataset, config: ClassifierConfig, run: Run) -> Checkpoint:
     """Train on one part of the data, stop on a second one where asked, and measure on a third.
 
@@ -120,6 +129,7 @@ def train_classifier(slug: str, dataset: Dataset, config: ClassifierConfig, run:
         Cancelled: the user asked for it.
     """
     check_labels(dataset)
+    _check_noise_rate(config, len(dataset.class_names))
     architecture, spec = architecture_of(dataset, config.encoder), input_spec(dataset, config.image_size)
     remaining, test = validation_split(dataset, config.test_share, run.seed)
     training, validation = dataset.select(remaining), None

@@ -179,13 +179,20 @@ def as_tensor(dataset: Dataset, spec: ImageSpec | VectorSpec) -> Tensor:
 
 
 def build_classifier(architecture: Architecture, inputs: Tensor, classes: int) -> Classifier:
-    """A fresh network, from torch's global generator, that standardises by the moments of ``inputs``."""
+    """A fresh network, from torch's global generator, that standardises by the moments of ``inputs``.
+
+    Raises:
+        MethodError: the architecture takes pictures, or larger ones.
+    """
     dims = (0, 2, 3) if inputs.ndim == 4 else (0,)
     std, mean = torch.std_mean(inputs[:20_000].double(), dim=dims, correction=0)
     floor = max(1e-3 * float(std.mean()), 1e-12)
     shape = (-1, 1, 1) if inputs.ndim == 4 else (-1,)
     moments = (mean.float().view(shape), std.clamp_min(floor).float().view(shape))
-    return Classifier(architecture, tuple(inputs.shape[1:]), classes, *moments)
+    try:
+        return Classifier(architecture, tuple(inputs.shape[1:]), classes, *moments)
+    except ValueError as error:
+        raise MethodError(str(error)) from error
 
 
 def read_classifier(checkpoint: Checkpoint) -> Classifier:

@@ -241,7 +241,7 @@ class _Training:
         epoch, stopped_at = len(self.curve), None
         if self.stopper is not None:
             epoch, stopped_at = self.stopper.restore(), self.stopper.stopped_at
-        steps, perturbed = self.optimizer.steps, self.optimizer.perturbed_steps
+        steps, perturbed = self.per_epoch * len(self.curve), self.optimizer.perturbed_steps
         return Fitted(self.network.eval(), epoch, self.curve, last, steps, perturbed, stopped_at)
 
 

@@ -9,6 +9,7 @@ from models.align_uniform.train import batches, learning_rate, objective
 from models.core.dataset import Dataset
 from models.core.method import MethodError
 from models.core.run import Cancelled, LocalRun
+from models.core.trainer_options import SharpnessAware
 
 
 class Interrupted(LocalRun):
@@ -45,9 +46,16 @@ def test_training_learns_and_reports(entry, fashion, tiny, tmp_path):
     assert found["L_uniform"] < -1.5, "the batch norms' averages of a short training lag behind its weights"
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_an_interrupted_training_continues_bit_for_bit(entry, fashion, tiny, tmp_path, optimizer):
-    config = tiny.model_copy(update={"optimizer": optimizer})
+SAM = SharpnessAware(kind="sam", rho=0.05)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"optimizer": "adam"}, {"optimizer": "sgd"}, {"sharpness_aware": SAM}],
+    ids=["adam", "sgd", "sharpness-aware"],
+)
+def test_an_interrupted_training_continues_bit_for_bit(entry, fashion, tiny, tmp_path, change):
+    config = tiny.model_copy(update=change)
     whole = entry.method.train(fashion, config, LocalRun(tmp_path / "whole", seed=1))
     with pytest.raises(Cancelled):
         entry.method.train(fashion, config, Interrupted(tmp_path / "parts", seed=1))
@@ -57,6 +65,14 @@ def test_an_interrupted_training_continues_bit_for_bit(entry, fashion, tiny, tmp
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
+
+
+def test_sharpness_aware_steps_change_the_encoder_and_a_radius_of_zero_does_not(entry, fashion, tiny, tmp_path):
+    found = {}
+    for name, options in {"none": SharpnessAware(), "zero": SAM.model_copy(update={"rho": 0.0}), "sam": SAM}.items():
+        config = tiny.model_copy(update={"epochs": 1, "sharpness_aware": options})
+        found[name] = entry.method.train(fashion, config, LocalRun(tmp_path / name)).config.weights_sha256
+    assert found["none"] == found["zero"] != found["sam"]
 
 
 def test_seeds_differ(entry, fashion, tiny, tmp_path):
