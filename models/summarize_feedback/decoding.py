@@ -45,9 +45,8 @@ def uniforms(seed: int, texts: Sequence[str], n: int) -> Tensor:
 
 
 def next_token_distribution(log_probs: Tensor, temperature: float, top_p: float) -> Tensor:
-    """Float64 probabilities ``(R, V)``: ``softmax(log p / T)``, of which the likeliest of total ``top_p`` are kept."""
-    scaled = log_probs.double()
-    probabilities = (scaled if temperature == 1 else scaled / temperature).softmax(dim=1)
+    """Probabilities ``(R, V)``: ``softmax(log p / T)``, of which the likeliest of total ``top_p`` are kept."""
+    probabilities = (log_probs if temperature == 1 else log_probs / temperature).softmax(dim=1)
     if top_p == 1:
         return probabilities
     ordered, order = probabilities.sort(dim=1, descending=True)
@@ -58,8 +57,10 @@ def next_token_distribution(log_probs: Tensor, temperature: float, top_p: float)
 def pick(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Invert the distribution function: int64 ``(R,)`` from ``(R, V)`` and ``(R,)`` in [0, 1)."""
     summed = probabilities.cumsum(dim=1)
-    chosen = torch.searchsorted(summed, (uniform * summed[:, -1])[:, None], right=True).squeeze(1)
-    return chosen.clamp_max(probabilities.shape[1] - 1)
+    total = summed[:, -1:]
+    below = torch.nextafter(total, torch.zeros_like(total))  # a product rounded up to the total would find no token
+    wanted = torch.minimum(uniform[:, None].to(total.dtype) * total, below)
+    return torch.searchsorted(summed, wanted, right=True).squeeze(1)
 
 
 @torch.no_grad()

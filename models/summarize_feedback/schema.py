@@ -58,6 +58,11 @@ class Params(BaseModel):
         return max(self.n, _BEST_OF) if self.best_of is None else self.best_of
 
 
+def passes(n: int, params: Params) -> int:
+    """Summaries that ``n`` texts need drawn."""
+    return n * params.draws
+
+
 class SupervisedOptions(BaseModel):
     """Stage 1: maximum likelihood."""
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.summarize_feedback.candidates import sequence_log_probs
-from models.summarize_feedback.decoding import draw, uniforms
+from models.summarize_feedback.decoding import draw, pick, uniforms
 from models.summarize_feedback.examples import encode_sources, pad, shift_right
 from models.summarize_feedback.network import lengths
 from models.summarize_feedback.tokenizer import BOS, EOS, PAD, SEP, encode_summary
@@ -99,6 +99,14 @@ def test_samples_follow_the_distribution(bundle, texts):
     counted = torch.bincount(drawn.tokens.flatten(), minlength=len(expected)) / 4000
     likely = expected > 0.01
     assert (counted - expected)[likely].abs().max() < 0.04
+
+
+def test_inversion_takes_each_token_on_its_share_and_none_without_one():
+    probabilities = torch.tensor([0.0, 0.25, 0.0, 0.75, 0.0])
+    uniform = torch.tensor([0.0, 0.2499, 0.25, 0.9999, 1 - 2**-53], dtype=torch.float64)
+    assert pick(probabilities.expand(5, -1), uniform).tolist() == [1, 1, 3, 3, 3]
+    unnormalised = 3 * probabilities  # what top_p leaves
+    assert pick(unnormalised.expand(5, -1), uniform).tolist() == [1, 1, 3, 3, 3]
 
 
 def test_lengths_end_with_the_first_end():
