@@ -97,7 +97,7 @@ class Config(BaseModel):
         le=1,
         description="share of training labels replaced by the null label, for unconditional samples",
     )
-    steps: int = Field(default=3500, ge=1, le=2_000_000, description="updates of the denoiser")
+    steps: int = Field(default=5000, ge=1, le=2_000_000, description="updates of the denoiser")
     batch_size: int = Field(default=64, ge=1, le=2048)
     learning_rate: float = Field(default=1e-3, gt=0, le=0.1)
     final_rate: float = Field(
@@ -113,7 +113,7 @@ class Config(BaseModel):
     flip: bool = Field(default=False, description="mirror half of the pictures; not for digits, letters, shoes")
     classifier_width: int = Field(default=32, ge=8, le=256)
     classifier_depth: int = Field(default=1, ge=1, le=4)
-    classifier_steps: int = Field(default=2000, ge=1, le=2_000_000, description="updates of the classifier")
+    classifier_steps: int = Field(default=1500, ge=1, le=2_000_000, description="updates of the classifier")
     classifier_rate: float = Field(
         default=3e-4, gt=0, le=0.1, description="its first learning rate, falling linearly to 0"
     )
@@ -129,7 +129,7 @@ class Config(BaseModel):
     )
     judge_steps: int = Field(default=800, ge=1, le=100_000, description="updates of the classifier of clean pictures")
     precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of products and convolutions in training"
+        default="bfloat16", description="of products and convolutions in training"
     )
     compile: bool = Field(
         default=False,

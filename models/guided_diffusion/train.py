@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -94,19 +95,30 @@ def learn(config: Config, material: Material, run: Run) -> tuple[Sequence[Learne
     """Train every stage.
 
     Raises:
-        MethodError: the training diverged.
+        MethodError: the training diverged, or it is to be compiled and there is no compiler.
         Cancelled: the user asked for it.
     """
     learners = make_learners(config, material, run.seed, pick_device(run.device))
-    curves = fit(
-        learners,
-        material.images,
-        material.labels,
-        run,
-        flip=config.flip,
-        held_out=lambda learner: held_out_metrics(learner, material),
-    )
+    with _compiler_needed() if config.compile else nullcontext():
+        curves = fit(
+            learners,
+            material.images,
+            material.labels,
+            run,
+            flip=config.flip,
+            held_out=lambda learner: held_out_metrics(learner, material),
+        )
     return learners, curves
+
+
+@contextmanager
+def _compiler_needed() -> Iterator[None]:
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    try:
+        yield
+    except BackendCompilerFailed as error:
+        raise MethodError(f"compile: {str(error).splitlines()[0]}; false trains without") from error
 
 
 @torch.no_grad()

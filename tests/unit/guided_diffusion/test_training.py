@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from PIL import Image
 
 from models.core.dataset import Dataset
@@ -104,6 +105,14 @@ def test_the_classifier_may_be_trained_with_sharpness_awareness(tmp_path, monkey
         learn(config, material, Fragile(tmp_path / "killed", 4))
     found = weights(learn(config, material, LocalRun(tmp_path / "killed", seed=1))[0])
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_missing_compiler_is_named(tmp_path, dataset):
+    with (
+        torch._inductor.config.patch({"cpp.cxx": (None, "/nowhere/c++")}),
+        pytest.raises(MethodError, match=r"^compile: .*C\+\+ compiler"),
+    ):
+        write_version(dataset, SHORT.model_copy(update={"compile": True, "multipliers": [1]}), LocalRun(tmp_path))
 
 
 def test_held_out_pictures_are_measured(tmp_path, dataset):
