@@ -26,6 +26,7 @@ from models.summarize_feedback.comparisons import (
 )  # fmt: skip
 from models.summarize_feedback.examples import encode_sources, pairs_of
 from models.summarize_feedback.labeller import golds
+from models.summarize_feedback.long_texts import long_text_rows
 from models.summarize_feedback.measure import (
     Samples,
     best,
@@ -70,6 +71,8 @@ def evaluate_method(checkpoint: Checkpoint, run: Run, dataset: Dataset | None) -
         count = min(COMPARISONS, 2 * len(everything))
         more, table = reward_figures(bundle, everything, count, run.seed)
         figures, tables = figures + more, tables | {"reward model": table}
+        run.progress(0.8, "long texts")
+        tables["long texts"] = long_text_rows(bundle, pairs, run.seed)
     if dataset is None:
         stored = Checkpoint(WEIGHTS).figures
         tables |= {} if stored is None else {k: v for k, v in stored.tables.items() if k.startswith("ppo")}

@@ -57,7 +57,8 @@ def train_reward(
             group["lr"] = options.learning_rate * min(1.0, (step + 1) / 20) * max(0.05, 1 - step / len(batches))
         with torch.no_grad():
             encoded = encoder(trim(sources[index]))
-        rewards = scorer(encoder, encoded, summaries[index])
+        longest = int((summaries[index] != PAD).sum(dim=2).max())
+        rewards = scorer(encoder, encoded, summaries[index, :, :longest])
         loss = comparison_loss(rewards[:, 0], rewards[:, 1])
         optimizer.zero_grad()
         torch.autograd.backward(loss)

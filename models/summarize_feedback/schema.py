@@ -92,11 +92,11 @@ class RewardOptions(BaseModel):
     comparisons: Literal["simulated", "human", "mixed"] = Field(
         default="mixed", description="which are learnt from; mixed: what people stored beside simulated ones"
     )
-    simulated: int = Field(default=12_000, ge=16, le=200_000, description="simulated comparisons, two a text")
+    simulated: int = Field(default=24_000, ge=16, le=200_000, description="simulated comparisons, two a text")
     min_human: int = Field(default=200, ge=16, description="`human` needs so many stored comparisons")
     epochs: int = Field(default=1, ge=1, le=20)
     batch_size: int = Field(default=64, ge=2, le=1024)
-    learning_rate: float = Field(default=3e-4, gt=0, le=0.1, description="after a warm-up of 20 steps; falls linearly")
+    learning_rate: float = Field(default=1e-3, gt=0, le=0.1, description="after a warm-up of 20 steps; falls linearly")
     validation_share: float = Field(
         default=0.1, gt=0, le=0.5, description="of the texts, held out to measure agreement"
     )

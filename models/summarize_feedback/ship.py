@@ -1,8 +1,19 @@
 """Makes what ``weights/`` holds, one step at a time, on the package descriptions.
 
-``python -m models.summarize_feedback.ship sft|reward`` trains the first two stages;
-``... ppo ROWS.jsonl --beta .1 --seed 0`` tunes and appends what was measured, ``--keep`` puts the policy into
-``weights/``; ``... figures ROWS.jsonl`` measures everything.
+The recipe, all of it the defaults and seed 0, on one thread::
+
+    python -m models.summarize_feedback.ship sft
+    python -m models.summarize_feedback.ship reward
+    python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0.1 --seed 0 --keep
+    python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0.1 --seed 1
+    python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0.1 --seed 2
+    python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0 --seed 0
+    python -m models.summarize_feedback.ship figures rows.jsonl
+
+``sft`` takes 3,600 steps of 64 pairs, without dropout, at a peak rate of 2e-3 (22 minutes); ``reward`` learns from
+simulated comparisons of that policy's summaries; ``ppo`` takes 75 rollouts of 128 texts at 1e-4, measures reward and
+quality along the way and appends them to the rows, and ``--keep`` puts the policy into ``weights/``; ``figures``
+measures everything on the test split. A step that is stopped goes on where it was.
 """
 
 from __future__ import annotations

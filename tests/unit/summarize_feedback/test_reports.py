@@ -10,6 +10,7 @@ from models.core.feedback import Comparison
 from models.core.jobs import JobContext
 from models.core.method import MethodError
 from models.core.run import LocalRun
+from models.summarize_feedback.evaluate import evaluate_method
 from models.summarize_feedback.over_optimization import fit_curve, verdict
 from models.summarize_feedback.reports import best_of_n, label_agreement, over_optimization
 from models.summarize_feedback.schema import BestOfNReport, LabelAgreement, OverOptimizationReport, PolicyOptions
@@ -54,6 +55,18 @@ def test_best_of_n(job, tmp_path):
     assert result["preference_source"] == "simulated"
     assert (tmp_path / "best-of-n.png").stat().st_size > 5000
     json.dumps(result, allow_nan=False)
+
+
+def test_evaluation_on_own_pairs_measures_every_way_to_summarise(pairs, trained, tmp_path):
+    found = evaluate_method(trained["ppo"], LocalRun(tmp_path, seed=1), pairs.select(range(24)))
+    names = [row["summaries"] for row in found.tables["summaries"]]
+    assert {"lead, 15 words", "copy of the first sentence", "sft, greedy", "ppo, best of 16"} <= set(names)
+    assert any(figure.headline and figure.subject == "method" for figure in found.figures)
+    assert found.claims[0] == "preference_source: simulated."
+    (one, *_, eight) = found.tables["long texts"]
+    assert one["gain over one window"] == 0
+    assert one["read whole"] < eight["read whole"]
+    json.dumps(found.model_dump(), allow_nan=False)
 
 
 def test_over_optimization_and_its_resumption(job, tmp_path):
