@@ -79,17 +79,7 @@ def load_pair(job: JobContext, other: str, field: str, ground: Ground, max_sampl
     Raises:
         MethodError: a data set that is missing, or two that cannot be compared.
     """
-    if job.dataset_id is None:
-        raise MethodError("dataset: name the data set whose samples are weighed")
-    loaded = []
-    for name, dataset_id in (("dataset", job.dataset_id), (f"parameters.{field}", other)):
-        try:
-            loaded.append(job.dataset(dataset_id))
-        except KeyError as error:
-            raise MethodError(f"{name}: there is no data set {dataset_id}") from error
-    first, second = loaded
-    if first.kind != second.kind:
-        raise MethodError(f"parameters.{field}: it holds {second.kind}, the job's data set {first.kind}")
+    first, second = load_both(job, other, field)
     try:
         spec = picture_spec(first, second) if first.kind == "images" else None
         a, b = side(first, spec), side(second, spec)
@@ -101,5 +91,28 @@ def load_pair(job: JobContext, other: str, field: str, ground: Ground, max_sampl
         classes = class_costs(a, b, ground.p) if ground.labelled else None
     except InputError as error:
         raise MethodError(str(error)) from error
-    rows, columns = (draw(len(dataset), max_samples, job.seed) for dataset in loaded)
+    rows, columns = (draw(len(dataset), max_samples, job.seed) for dataset in (first, second))
     return Pair(first, second, a, b, rows, columns, ground, classes)
+
+
+def load_both(job: JobContext, other: str, field: str) -> tuple[Dataset, Dataset]:
+    """The job's data set and ``other``, which hold the same kind of samples.
+
+    Args:
+        field: the parameter that named ``other``, for messages.
+
+    Raises:
+        MethodError: one is missing, or they hold different things.
+    """
+    if job.dataset_id is None:
+        raise MethodError("dataset: name the data set that the job works on")
+    loaded = []
+    for name, dataset_id in (("dataset", job.dataset_id), (f"parameters.{field}", other)):
+        try:
+            loaded.append(job.dataset(dataset_id))
+        except KeyError as error:
+            raise MethodError(f"{name}: there is no data set {dataset_id}") from error
+    first, second = loaded
+    if first.kind != second.kind:
+        raise MethodError(f"parameters.{field}: it holds {second.kind}, the job's data set {first.kind}")
+    return first, second

@@ -105,6 +105,44 @@ class OutlierRankingParameters(Ground):
     )
 
 
+class AdaptParameters(_Strict):
+    """Parameters of the job ``adapt``: a classifier of the job's labelled data set for the samples of ``target``."""
+
+    target: str = Field(
+        description="id of the data set to adapt to; its labels, if it has any, only measure the accuracy"
+    )
+    outlier_fraction: float = Field(
+        default=0.1,
+        ge=0.0,
+        le=0.45,
+        description="expected share of the target that belongs to no class; 0: plain adversarial adaptation",
+    )
+    steps: int = Field(default=2000, ge=1, le=1_000_000, description="optimisation steps")
+    source_steps: int = Field(
+        default=500, ge=0, le=1_000_000, description="first steps, on the labelled source alone; `steps`: no adaptation"
+    )
+    batch: int = Field(default=64, ge=2, le=4096, description="samples of each domain in a step")
+    learning_rate: float = Field(
+        default=0.01, gt=0.0, le=1.0, description="of the classifier, at the start; falls slowly"
+    )
+    critic_learning_rate: float = Field(
+        default=1e-3, gt=0.0, le=0.1, description="of the critic that tells domains apart"
+    )
+    critic_steps: int = Field(
+        default=5, ge=1, le=100, description="critic steps for each adversarial step of the features"
+    )
+    entropy_weight: float = Field(
+        default=0.0, ge=0.0, le=10.0, description="weight of the entropy of the target's predictions in the loss"
+    )
+    solve_every: int = Field(default=100, ge=1, description="steps between two solutions for the target's weights")
+    image_size: int = Field(default=64, ge=8, le=256, description="larger pictures are scaled down to this side")
+
+    @property
+    def rho(self) -> float:
+        """Radius of the chi-square ball around the target."""
+        return protecting_radius(self.outlier_fraction)
+
+
 class Config(_Strict):
     """Training configuration of the robust Wasserstein GAN with gradient penalty."""
 

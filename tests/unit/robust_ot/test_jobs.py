@@ -10,47 +10,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from models.core.checkpoint import Checkpoint
-from models.core.datasets.options import DatasetOptions
-from models.core.datasets.store import DatasetStore
-from models.core.jobs import JobContext
 from models.core.method import MethodError
-from models.core.registry import Registry
-from models.core.run import Cancelled, LocalRun
-from models.core.store import BlobStore
+from models.core.run import Cancelled
 from models.robust_ot.elbow import elbow
 from models.robust_ot.jobs import robust_distance
 from models.robust_ot.ranking import outlier_ranking
 from models.robust_ot.schema import OutlierRankingParameters, RobustDistanceParameters
-
-
-class LocalJob(LocalRun, JobContext):
-    """A job on this machine over a real data set store."""
-
-    job_id, owner = "job_local", "tester"
-    registry = Registry()
-
-    def __init__(self, folder, **reports):
-        super().__init__(folder, **reports)
-        self.store = DatasetStore(BlobStore(str(folder / "store")), folder / "cache")
-
-    def upload(self, name, **arrays):
-        path = self.scratch / f"{name}.npz"
-        np.savez(path, **arrays)
-        return self.register_dataset(path, name)
-
-    def dataset(self, dataset_id):
-        return self.store.load(self.owner, dataset_id)
-
-    def dataset_file(self, dataset_id):
-        return self.store.file(self.owner, dataset_id)
-
-    def register_dataset(self, path, name):
-        return self.store.add(self.owner, path, filename=path.name, name=name, options=DatasetOptions())[0].id
-
-    def checkpoint(self, model) -> Checkpoint:
-        return self.registry[model].shipped()
-
+from tests.unit.robust_ot.uploads import UploadingJob
 
 COUNT, BAD = 200, 20
 NAMES = np.array(["=cmd", "plain"])
@@ -68,7 +34,7 @@ def vectors():
 @pytest.fixture
 def job(tmp_path):
     dirty, trusted, labels, truth = vectors()
-    job = LocalJob(tmp_path)
+    job = UploadingJob(tmp_path)
     job.dataset_id = job.upload("dirty", x=dirty, y=labels, class_names=NAMES)
     job.trusted = job.upload("trusted", x=trusted)
     job.truth = truth
@@ -130,7 +96,7 @@ def test_every_sample_is_ranked_though_few_are_drawn(job):
 
 def test_pictures_of_other_sizes_and_colours_are_compared(tmp_path):
     rng = np.random.default_rng(2)
-    job = LocalJob(tmp_path)
+    job = UploadingJob(tmp_path)
     grey = np.repeat(rng.integers(60, 90, (40, 1, 1, 1)), 12, axis=1).repeat(12, axis=2).astype(np.uint8)
     grey[:4] = rng.integers(0, 256, (4, 12, 12, 1))
     colour = np.repeat(rng.integers(60, 90, (30, 1, 1, 1)), 8, axis=1).repeat(10, axis=2).repeat(3, axis=3)
@@ -142,7 +108,7 @@ def test_pictures_of_other_sizes_and_colours_are_compared(tmp_path):
 
 def test_labelled_ranking_sees_wrong_labels(tmp_path):
     rng = np.random.default_rng(3)
-    job = LocalJob(tmp_path)
+    job = UploadingJob(tmp_path)
     labels = np.arange(240) % 2
     points = (rng.normal(size=(240, 2)) + 8.0 * labels[:, None]).astype(np.float32)
     wrong = labels[:120].copy()
@@ -172,7 +138,7 @@ def test_sweep_falls_from_the_plain_distance_and_bends_at_the_outliers(job):
         assert picture.format == "PNG" and len(picture.getcolors(1 << 20)) > 8
 
 
-class Stopped(LocalJob):
+class Stopped(UploadingJob):
     """Stops where the report says so."""
 
     stop_at = ""
