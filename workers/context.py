@@ -172,6 +172,12 @@ class WorkerContext(JobContext):
         everybody = KeyStore(self._store).administers(self.owner)
         return FeedbackStore(self._store).list(None if everybody else self.owner)
 
+    def publish(self, slug: str, checkpoint: Checkpoint, name: str | None = None) -> str:
+        """Serve a checkpoint as a version of the owner's."""
+        self.flush()
+        chosen = name or self.job_id.removeprefix("job_")[:12]
+        return self.versions.publish(slug, chosen, checkpoint.folder, owner=self.owner, job=self.job_id).id
+
     def checkpoint(self, model: str) -> Checkpoint:
         """Open the checkpoint of a model."""
         return self.versions.checkpoint(self.versions.resolve(model))

@@ -42,6 +42,14 @@ class JobContext(Run):
     def register_dataset(self, path: Path, name: str) -> str:
         """Store the file ``path`` as a new data set of the owner and return its id."""
 
+    def publish(self, slug: str, checkpoint: Checkpoint, name: str | None = None) -> str:
+        """Serve ``checkpoint`` as a version of ``slug``, named by the job where no name is given; its model id.
+
+        Raises:
+            ValueError: the name is taken, or nothing serves versions here.
+        """
+        raise ValueError(f"nothing serves versions of {slug} here")
+
     @abstractmethod
     def checkpoint(self, model: str) -> Checkpoint:
         """Open the checkpoint of ``slug`` or ``slug@version``.

@@ -18,7 +18,7 @@ _PREFIX = "part/"
 class Part(Run):
     """One part of a run: a slice of its progress, curves under a title, and a resume point of its own."""
 
-    def __init__(self, outer: Run, titles: Sequence[str], rows: list[Row], state: State | None) -> None:
+    def __init__(self, outer: Run, titles: Sequence[str], rows: list[dict[str, Any]], state: State | None) -> None:
         number = len(rows)
         scratch = outer.scratch / f"part-{number}"
         scratch.mkdir(exist_ok=True)
@@ -54,13 +54,15 @@ class Part(Run):
         return self._outer.artifact(name, media_type)
 
 
-def measure_parts(run: Run, titles: Sequence[str], measure: Callable[[int, Run], Row]) -> list[Row]:
-    """The rows of ``measure(number, part)`` for every title, in order; continues from the run's resume point.
+def measure_parts(
+    run: Run, titles: Sequence[str], measure: Callable[[int, Run], Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows of ``measure(number, part)``, JSON-serialisable, one a title; goes on from the run's resume point.
 
     Raises:
         Cancelled: the user asked for it.
     """
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     current: State | None = None
     stored = run.load_state()
     if stored is not None:
@@ -70,7 +72,7 @@ def measure_parts(run: Run, titles: Sequence[str], measure: Callable[[int, Run],
             kept = {name.removeprefix(_PREFIX): np.asarray(array) for name, array in arrays.items()}
             current = kept, dict(meta["part"])
     for number in range(len(rows), len(titles)):
-        row = measure(number, Part(run, titles, rows, current))
+        row = dict(measure(number, Part(run, titles, rows, current)))
         current = None
         rows.append(row)
         run.save_state({}, {"rows": rows, "part": None})

@@ -20,7 +20,7 @@ MEASURES = {
     "lambda_5": "fifth eigenvalue of the Hessian",
 }
 RANDOM, PROOF_NOISE = "random direction, rho 0.2", 0.4
-CLASSIFIER_SETTING = "Fashion-MNIST test set, trained on all 60,000 pictures, wide residual network 10-2, 1 seed"
+CLASSIFIER_SETTING = "Fashion-MNIST test set, trained on all 60,000 pictures, small convolutional network, 1 seed"
 _OVER_SGD, _OVER_DOUBLE, _RANDOM_TOLERANCE, _CLEAN_GAIN = 0.10, 0.12, 0.01, 0.003
 
 

@@ -1,0 +1,102 @@
+"""What ``evaluate`` measures: the proof (see :mod:`models.early_stopping.proof`) and the shipped classifier."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from models.core.checkpoint import Checkpoint
+from models.core.classification import user_figures
+from models.core.dataset import Dataset
+from models.core.figures import Figure, Figures
+from models.core.parts import Row, measure_parts
+from models.core.run import Run
+from models.core.sources import load
+from models.early_stopping.findings import proof_claims, proof_figures, theory_claims
+from models.early_stopping.pictures import draw_robustness
+from models.early_stopping.proof import CELLS, Cell, measure_cell, measure_law, measure_theory, setting
+
+# The whole proof takes some minutes on one core; this cell takes about twenty seconds.
+QUICK = (Cell(0.4, 0),)
+SHIPPED = Path(__file__).parent / "weights"
+SHIPPED_SETTING = "Fashion-MNIST test set, after training on 20,000 pictures with 40% wrong labels, 1 seed"
+_KEY = ("noise", "seed")
+
+
+def evaluate_method(checkpoint: Checkpoint, run: Run, dataset: Dataset | None) -> Figures:
+    """Measure ``checkpoint`` on ``dataset``, or a part of the proof and it again beside the stored whole.
+
+    Raises:
+        MethodError: the data set does not fit the checkpoint.
+        DataUnavailableError: Fashion-MNIST can neither be found nor fetched.
+        Cancelled: the user asked for it.
+    """
+    started = time.monotonic()
+    if dataset is not None:
+        figures = Figures(
+            figures=user_figures(checkpoint, dataset, run.device), data_sha256={dataset.name: dataset.sha256}
+        )
+    else:
+        figures = _prove(checkpoint, run)
+    figures.seconds = round(time.monotonic() - started, 1)
+    figures.command = "deepnight evaluate early-stopping"
+    return figures
+
+
+def _prove(checkpoint: Checkpoint, run: Run) -> Figures:
+    stored = Checkpoint(SHIPPED).figures
+    tables: Mapping[str, list[Row]] = {} if stored is None else stored.tables
+    proof, cells = tables.get("proof", []), QUICK if tables else CELLS
+
+    def measure(number: int, part: Run) -> dict[str, Any]:
+        row, curve = measure_cell(cells[number], part)
+        return {"row": row, "curve": curve}
+
+    measured = measure_parts(run, [f"{setting(cell.noise)}, seed {cell.seed}" for cell in cells], measure)
+    rows = [found["row"] for found in measured]
+    shown = {
+        f"{row['noise']:.0%} wrong labels": {"epoch": row["epoch"], "curve": found["curve"]}
+        for row, found in zip(rows, measured, strict=True)
+    }
+    draw_robustness(run.artifact("early-stopping.png", "image/png"), shown)
+    run.progress(1.0, "theory")
+    theory, law = (tables["theory"], tables["law"]) if tables else (measure_theory(0), measure_law(0))
+    kept = [] if stored is None else [figure for figure in stored.figures if figure.setting == SHIPPED_SETTING]
+    figures = summarise(proof or rows, theory, law, kept)
+    if proof:
+        figures.tables["measured again"] = rows
+        figures.claims += [_comparison(row, proof) for row in rows]
+    figures.claims += _again(checkpoint, run, kept)
+    return figures
+
+
+def summarise(rows: Sequence[Row], theory: Sequence[Row], law: Sequence[Row], shipped: Sequence[Figure]) -> Figures:
+    """Figures, tables and claims of the whole proof."""
+    return Figures(
+        figures=[*shipped, *proof_figures(rows)],
+        claims=[*proof_claims(rows), *theory_claims(theory, law)],
+        tables={"proof": list(rows), "theory": list(theory), "law": list(law)},
+        data_sha256={f"fashion-mnist/{split}": load("fashion-mnist", split).sha256 for split in ("train", "test")},
+    )
+
+
+def _comparison(row: Row, stored: Sequence[Row]) -> str:
+    twin = next(other for other in stored if all(other[name] == row[name] for name in _KEY))
+    return (
+        f"{float(row['noise'] or 0):.0%} wrong labels, seed {row['seed']}, measured again: stopped "
+        f"{row['stopped']:.4f} at epoch {row['epoch']}, last {row['last']:.4f}; stored "
+        f"{twin['stopped']:.4f} and {twin['last']:.4f}."
+    )
+
+
+def _again(checkpoint: Checkpoint, run: Run, stored: Sequence[Figure]) -> list[str]:
+    """The accuracy of a Fashion-MNIST classifier, measured now."""
+    test = load("fashion-mnist", "test")
+    if checkpoint.config.class_names != test.class_names:
+        return []
+    now = user_figures(checkpoint, test, run.device)[0].value
+    before = [f", stored {figure.value:.4f}" for figure in stored if figure.subject == "method"]
+    shipped = checkpoint.config.weights_sha256 == Checkpoint(SHIPPED).config.weights_sha256
+    return [f"The version on the test set, measured again: {now:.4f}{''.join(before) if shipped else ''}."]

@@ -1,0 +1,95 @@
+"""What the rows of the proof say: means over seeds and what held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.core.figures import Figure
+from models.core.parts import Row
+from models.early_stopping.proof import EPOCHS, EPSILONS, LAW, THEORY_STEPS, setting, slopes
+
+SUBJECTS = {"stopped": "method", "last": f"all {EPOCHS} epochs", "best": "best epoch on the test set"}
+GAINS = {0.2: 0.06, 0.4: 0.15, 0.6: 0.20}
+REGRETS = {0.2: 0.02, 0.4: 0.02, 0.6: 0.05}
+_CLEAN_COST, _HEADLINE = 0.01, 0.4
+
+
+def values(rows: Sequence[Row], noise: float, name: str) -> list[float]:
+    """One value a seed."""
+    return [float(row[name] or 0) for row in rows if row["noise"] == noise and row[name] is not None]
+
+
+def rates(rows: Sequence[Row]) -> list[float]:
+    """The shares of wrong labels that were measured."""
+    return sorted({float(row["noise"] or 0) for row in rows})
+
+
+def proof_figures(rows: Sequence[Row]) -> list[Figure]:
+    """Accuracy on clean test pictures, what wrong labels were fitted, and the distance, by noise."""
+    figures = []
+    for noise in rates(rows):
+        where = setting(noise)
+        for name, subject in SUBJECTS.items():
+            headline = name == "stopped" and noise == _HEADLINE
+            found = values(rows, noise, name)
+            figures.append(Figure.over_seeds("accuracy", found, subject=subject, setting=where, headline=headline))
+        measures = {"relative_distance": "relative distance"}
+        if noise:
+            measures["fit_corrupt"] = "wrong labels fitted"
+        for measure, title in measures.items():
+            for name in ("stopped", "last"):
+                found = values(rows, noise, f"{measure}_{name}")
+                figures.append(Figure.over_seeds(title, found, subject=SUBJECTS[name], setting=where))
+    return figures
+
+
+def proof_claims(rows: Sequence[Row]) -> list[str]:
+    """What held of the expected gains, with the numbers."""
+    claims = []
+    for noise in rates(rows):
+        stopped, last, best = (float(np.mean(values(rows, noise, name))) for name in SUBJECTS)
+        seeds = len(values(rows, noise, "stopped"))
+        text = (
+            f"{setting(noise)}, {seeds} seed{'s' if seeds > 1 else ''}: stopped {stopped:.3f}, after {EPOCHS} epochs "
+            f"{last:.3f}, best epoch on the test set {best:.3f}"
+        )
+        short = []
+        if noise and stopped - last < GAINS[noise]:
+            short.append(f"the gain is less than the {100 * GAINS[noise]:.0f} points that were expected")
+        if noise and best - stopped > REGRETS[noise]:
+            short.append(f"more than {100 * REGRETS[noise]:.0f} points below the best epoch")
+        if not noise and last - stopped > _CLEAN_COST:
+            short.append("stopping costs more than a point on clean labels")
+        claims.append(f"{text}{'; falls short: ' if short else ''}{' and '.join(short)}.")
+    return claims
+
+
+def theory_claims(theory: Sequence[Row], law: Sequence[Row]) -> list[str]:
+    """What held of the two theorems on clustered data."""
+    claims = []
+    for eps in EPSILONS:
+        mine = [row for row in theory if row["eps"] == eps]
+        means = {
+            name: [
+                float(np.mean([float(row[name] or 0) for row in mine if row["step"] == step])) for step in THEORY_STEPS
+            ]
+            for name in ("accuracy", "corrupt_fitted")
+        }
+        at = int(np.argmax(means["accuracy"]))
+        seeds = len({row["seed"] for row in mine})
+        claims.append(
+            f"Clusters of radius {eps:g}, a fifth of the labels wrong, {seeds} seeds: at step {THEORY_STEPS[at]} of "
+            f"gradient descent {means['accuracy'][at]:.3f} of all points have their true label and "
+            f"{means['corrupt_fitted'][at]:.3f} of the wrong labels are fitted; at step {THEORY_STEPS[-1]} "
+            f"{means['accuracy'][-1]:.3f} and {means['corrupt_fitted'][-1]:.3f}."
+        )
+    found = slopes(list(law))
+    held = -1.1 <= found["distance_corrupt"] <= -0.9 and abs(found["distance_true"]) < 0.2
+    claims.append(
+        f"The distance to fit the labels goes with the clusters' radius ({LAW[0]:g} to {LAW[-1]:g}) to the power "
+        f"{found['distance_corrupt']:.2f} where some are wrong, {found['distance_true']:.2f} where none is"
+        f"{'' if held else '; expected were -1 and 0, within 0.1 and 0.2'}."
+    )
+    return claims
