@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from models.core.checkpoint import Checkpoint, CheckpointConfig, CheckpointError, fill
 from models.core.figures import Figures
 from models.core.inputs import TextSpec
-from models.summarize_feedback.network import Encoder, Policy, Scorer, Shape
+from models.summarize_feedback.network import Encoder, Policy, Shape
 from models.summarize_feedback.schema import Config
+from models.summarize_feedback.scorer import Scorer
 from models.summarize_feedback.tokenizer import pack_tokenizer, unpack_tokenizer
 
 SLUG = "summarize-feedback"

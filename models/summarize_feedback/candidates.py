@@ -14,9 +14,10 @@ from models.core.inputs import InputError
 from models.core.outputs import Candidate, Summary
 from models.summarize_feedback.bundle import Bundle
 from models.summarize_feedback.decoding import Drawn, draw, uniforms
-from models.summarize_feedback.examples import encode_sources, encode_texts, pad, shift_right
+from models.summarize_feedback.examples import encode_sources, encode_texts, pad
 from models.summarize_feedback.network import Encoded, Policy, lengths
 from models.summarize_feedback.schema import Params
+from models.summarize_feedback.scorer import token_log_probs
 from models.summarize_feedback.tokenizer import PAD, clean, covered, decode, windows_of
 
 _ROWS = 1024  # summaries that are drawn together: beyond it, memory grows and nothing gets faster
@@ -105,7 +106,11 @@ def _write(
         temperature=params.temperature, max_tokens=params.max_tokens, top_p=params.top_p,
     )  # fmt: skip
     tokens = drawn.tokens.to(device)
-    rewards = torch.zeros(tokens.shape[:2]) if bundle.reward is None else bundle.reward(bundle.encoder, encoded, tokens)
+    rewards = (
+        torch.zeros(tokens.shape[:2])
+        if bundle.reward is None
+        else bundle.reward(bundle.encoder, bundle.sft, encoded, tokens)
+    )
     order = rewards.cpu().argsort(dim=1, descending=True, stable=True)[:, : params.n]
     chosen = tokens.cpu().gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
     log_probs, rewards = drawn.log_probs.gather(1, order), rewards.cpu().gather(1, order)
@@ -155,7 +160,4 @@ def texts_of(bundle: Bundle, drawn: Drawn) -> list[list[str]]:
 
 def sequence_log_probs(bundle: Bundle, policy: Policy, encoded: Encoded, tokens: Tensor) -> Tensor:
     """Log-probabilities ``(B, n)`` of whole summaries ``(B, n, T)`` at temperature 1."""
-    rows = tokens != PAD
-    found = policy(bundle.encoder, encoded, shift_right(tokens), rows)
-    picked = found.gather(1, tokens[rows][:, None]).squeeze(1)
-    return torch.zeros(tokens.shape, device=tokens.device).masked_scatter(rows, picked).sum(dim=2)
+    return token_log_probs(bundle.encoder, policy, encoded, tokens, tokens != PAD).sum(dim=2)

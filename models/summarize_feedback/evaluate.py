@@ -230,7 +230,7 @@ def preference_margins(bundle: Bundle, made: Preferences) -> dict[str, Float64]:
     """By how much each judge prefers what was preferred, float64 ``(N,)``."""
     assert bundle.reward is not None
     sources, summaries = encode_preferences(bundle.tokenizer, made, bundle.shape)
-    rewards = rewards_of(bundle.encoder, bundle.reward, sources, summaries).double().numpy()
+    rewards = rewards_of(bundle.encoder, bundle.sft, bundle.reward, sources, summaries).double().numpy()
     parts = []
     for start in range(0, len(made), 256):
         part = slice(start, start + 256)

@@ -40,7 +40,7 @@ def sample(bundle: Bundle, policy: Policy, texts: Sequence[str], *, n: int, temp
     ):
         rewards = torch.full(drawn.log_probs.shape, torch.nan)
         if bundle.reward is not None:
-            rewards = bundle.reward(bundle.encoder, encoded, drawn.tokens)
+            rewards = bundle.reward(bundle.encoder, bundle.sft, encoded, drawn.tokens)
         before = drawn.log_probs
         if policy is not bundle.sft:
             before = sequence_log_probs(bundle, bundle.sft, encoded, drawn.tokens)

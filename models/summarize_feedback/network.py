@@ -1,4 +1,4 @@
-"""A small encoder-decoder with a copy head, and the same decoder with a scalar head.
+"""A small encoder-decoder with a copy head.
 
 Decoders take ``n`` sequences an input: ``(inputs, n, length)``. The ``n`` sequences are queries to one encoded text,
 which is therefore never tiled.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.summarize_feedback.tokenizer import BOS, EOS, PAD, SEP, SPECIALS
+from models.summarize_feedback.tokenizer import EOS, PAD, SEP, SPECIALS
 
 _EPSILON = 1e-9
 
@@ -249,32 +249,6 @@ class Policy(nn.Module):
         text = self.decoder.text_keys_values(encoded)
         hidden, _ = self.decoder(encoder.embed(inputs), text, encoded.mask)
         return self.log_probs(hidden, self.copy_key(encoded.memory), encoded, encoder.embedding.weight, rows)
-
-
-class Scorer(nn.Module):
-    """A decoder that gives one number at each position; the reward is the one at the last token."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.decoder = Decoder(shape)
-        self.head = nn.Linear(shape.width, 1)
-        self.shift: Tensor
-        self.register_buffer("shift", torch.zeros(()))
-        nn.init.normal_(self.head.weight, std=(shape.width + 1) ** -0.5)
-        nn.init.zeros_(self.head.bias)
-
-    def value(self, encoder: Encoder, encoded: Encoded, inputs: Tensor) -> Tensor:
-        """Values ``(B, n, T)`` after each of ``inputs`` ``(B, n, T)``."""
-        text = self.decoder.text_keys_values(encoded)
-        hidden, _ = self.decoder(encoder.embed(inputs), text, encoded.mask)
-        values: Tensor = self.head(hidden).squeeze(-1) - self.shift
-        return values
-
-    def forward(self, encoder: Encoder, encoded: Encoded, summaries: Tensor) -> Tensor:
-        """Rewards ``(B, n)`` of whole summaries ``(B, n, T)``, read at the last token up to <eos>."""
-        start = torch.full_like(summaries[..., :1], BOS)
-        values = self.value(encoder, encoded, torch.cat([start, summaries], dim=-1))
-        return values.gather(2, lengths(summaries)[..., None]).squeeze(2)
 
 
 def lengths(summaries: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from models.core.run import Run
 from models.core.training import pack_training, unpack_training
 from models.summarize_feedback.decoding import draw
 from models.summarize_feedback.examples import shift_right, trim
-from models.summarize_feedback.network import Encoded, Encoder, Policy, Scorer, lengths
+from models.summarize_feedback.network import Encoded, Encoder, Policy, lengths
 from models.summarize_feedback.ppo_math import (
     generalised_advantages,
     kl_estimates,
@@ -24,6 +24,7 @@ from models.summarize_feedback.ppo_math import (
     whiten,
 )  # fmt: skip
 from models.summarize_feedback.schema import PolicyOptions
+from models.summarize_feedback.scorer import Scorer
 from models.summarize_feedback.tokenizer import PAD
 
 _SAVE_EVERY = 25
@@ -80,7 +81,7 @@ class Trainer:
         tokens = drawn.tokens[:, 0]
         log_probs = tempered_log_probs(self.encoder, self.policy, encoded, tokens, options.temperature)
         before = tempered_log_probs(self.encoder, self.reference, encoded, tokens, options.temperature)
-        scores = self.reward(self.encoder, encoded, tokens[:, None])[:, 0]
+        scores = self.reward(self.encoder, self.reference, encoded, tokens[:, None])[:, 0]
         scores = torch.where(drawn.ended[:, 0], scores, torch.full_like(scores, options.missing_eos_reward))
         values = self.value.value(self.encoder, encoded, shift_right(tokens)[:, None])[:, 0]
         mask = torch.arange(tokens.shape[1]) < lengths(tokens)[:, None]

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from models.core.run import Run
 from models.summarize_feedback.examples import encode_pairs, length_batches, trim
-from models.summarize_feedback.network import Encoder, Policy, Scorer, Shape
+from models.summarize_feedback.network import Encoder, Policy, Shape
 from models.summarize_feedback.schema import RewardOptions
+from models.summarize_feedback.scorer import Scorer, mean_log_probs
 from models.summarize_feedback.tokenizer import PAD
 
 Report = Callable[[float, str], None]
@@ -51,6 +52,7 @@ def train_reward(
     generator = np.random.default_rng(run.seed)
     counted = (sources != PAD).sum(dim=1).numpy()
     size = min(options.batch_size, len(sources))
+    likelihoods = _likelihoods(encoder, policy, sources, summaries)
     batches = [torch.from_numpy(b) for _ in range(options.epochs) for b in length_batches(counted, size, generator)]
     for step, index in enumerate(batches):
         for group in optimizer.param_groups:
@@ -58,7 +60,7 @@ def train_reward(
         with torch.no_grad():
             encoded = encoder(trim(sources[index]))
         longest = int((summaries[index] != PAD).sum(dim=2).max())
-        rewards = scorer(encoder, encoded, summaries[index, :, :longest])
+        rewards = scorer.judge(encoder, encoded, summaries[index, :, :longest], likelihoods[index])
         loss = comparison_loss(rewards[:, 0], rewards[:, 1])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -71,18 +73,30 @@ def train_reward(
 
 
 @torch.no_grad()
-def rewards_of(encoder: Encoder, scorer: Scorer, sources: Tensor, summaries: Tensor, batch_size: int = 256) -> Tensor:
-    """Rewards ``(N, n)`` of summaries ``(N, n, T)``."""
-    found = []
-    for start in range(0, len(sources), batch_size):
-        part = slice(start, start + batch_size)
-        found.append(scorer(encoder, encoder(trim(sources[part])), summaries[part]))
-    return torch.cat(found)
+def rewards_of(encoder: Encoder, policy: Policy, scorer: Scorer, sources: Tensor, summaries: Tensor) -> Tensor:
+    """Rewards ``(N, n)`` of summaries ``(N, n, T)``; ``policy`` is the supervised one."""
+    parts = _parts(len(sources))
+    return torch.cat([scorer(encoder, policy, encoder(trim(sources[part])), summaries[part]) for part in parts])
+
+
+@torch.no_grad()
+def _likelihoods(encoder: Encoder, policy: Policy, sources: Tensor, summaries: Tensor) -> Tensor:
+    parts = _parts(len(sources))
+    return torch.cat([mean_log_probs(encoder, policy, encoder(trim(sources[part])), summaries[part]) for part in parts])
+
+
+def _parts(count: int, size: int = 256) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def calibrate(
-    tokenizer: Tokenizer, encoder: Encoder, scorer: Scorer, shape: Shape, pairs: Sequence[tuple[str, str]]
+    tokenizer: Tokenizer,
+    encoder: Encoder,
+    policy: Policy,
+    scorer: Scorer,
+    shape: Shape,
+    pairs: Sequence[tuple[str, str]],
 ) -> None:
     """Shift the rewards so that those of reference summaries average to 0."""
     examples = encode_pairs(tokenizer, pairs, shape)
-    scorer.shift += rewards_of(encoder, scorer, examples.sources, examples.summaries[:, None]).mean()
+    scorer.shift += rewards_of(encoder, policy, scorer, examples.sources, examples.summaries[:, None]).mean()

@@ -92,7 +92,7 @@ class RewardOptions(BaseModel):
     comparisons: Literal["simulated", "human", "mixed"] = Field(
         default="mixed", description="which are learnt from; mixed: what people stored beside simulated ones"
     )
-    simulated: int = Field(default=24_000, ge=16, le=200_000, description="simulated comparisons, two a text")
+    simulated: int = Field(default=12_000, ge=16, le=200_000, description="simulated comparisons, two a text")
     min_human: int = Field(default=200, ge=16, description="`human` needs so many stored comparisons")
     epochs: int = Field(default=1, ge=1, le=20)
     batch_size: int = Field(default=64, ge=2, le=1024)

@@ -11,7 +11,7 @@ The recipe, all of it the defaults and seed 0, on one thread::
     python -m models.summarize_feedback.ship figures rows.jsonl
 
 ``sft`` takes 3,600 steps of 64 pairs, without dropout, at a peak rate of 2e-3 (22 minutes); ``reward`` learns from
-simulated comparisons of that policy's summaries; ``ppo`` takes 75 rollouts of 128 texts at 1e-4, measures reward and
+simulated comparisons of that policy's summaries; ``ppo`` takes 50 rollouts of 128 texts at 1e-4, measures reward and
 quality along the way and appends them to the rows, and ``--keep`` puts the policy into ``weights/``; ``figures``
 measures everything on the test split. A step that is stopped goes on where it was.
 """
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/summarize-feedback"))
     parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--comparisons", type=int, default=RewardOptions().simulated)
-    parser.add_argument("--iterations", type=int, default=75)
+    parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--seed", type=int, default=0)

@@ -88,7 +88,7 @@ def _reward(pairs: Pairs, config: Config, run: Run) -> tuple[Bundle, list[Figure
         bundle.encoder, bundle.sft, bundle.shape, sources, summaries, options, run,
         lambda fraction, text: run.progress(0.5 + 0.45 * fraction, "reward", text),
     )  # fmt: skip
-    calibrate(bundle.tokenizer, bundle.encoder, scorer, bundle.shape, pairs[:2000])
+    calibrate(bundle.tokenizer, bundle.encoder, bundle.sft, scorer, bundle.shape, pairs[:2000])
     bundle.reward, bundle.ppo, bundle.preference_source = scorer, None, source
     agreement = agreement_with_labels(bundle, test)
     setting = f"{len(test)} held-out comparisons, {source}"
@@ -173,5 +173,5 @@ def agreement_with_labels(bundle: Bundle, preferences: Preferences) -> float:
     """Share of comparisons in which the reward model prefers what was preferred."""
     assert bundle.reward is not None
     sources, summaries = encode_preferences(bundle.tokenizer, preferences, bundle.shape)
-    rewards = rewards_of(bundle.encoder, bundle.reward, sources, summaries)
+    rewards = rewards_of(bundle.encoder, bundle.sft, bundle.reward, sources, summaries)
     return float((rewards[:, 0] > rewards[:, 1]).float().mean())

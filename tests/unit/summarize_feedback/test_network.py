@@ -37,15 +37,19 @@ def summaries_of(bundle, pairs, count=6):
 def test_reward_ignores_padding_batch_and_what_follows_the_end(bundle, texts, pairs):
     summaries = summaries_of(bundle, pairs)[..., :-2]
     summaries[:, :, -1] = torch.where(lengths(summaries) == summaries.shape[2], EOS, summaries[:, :, -1])
-    together = bundle.reward(bundle.encoder, encoded_of(bundle, texts), summaries)
+
+    def rewards(texts, summaries):
+        return bundle.reward(bundle.encoder, bundle.sft, encoded_of(bundle, texts), summaries)
+
+    together = rewards(texts, summaries)
     for row, text in enumerate(texts):
-        alone = bundle.reward(bundle.encoder, encoded_of(bundle, [text]), summaries[row : row + 1])
+        alone = rewards([text], summaries[row : row + 1])
         assert alone.item() == pytest.approx(together[row].item(), abs=1e-5)
     longer = torch.cat([summaries, torch.full((6, 1, 2), PAD)], dim=2)
-    assert torch.allclose(bundle.reward(bundle.encoder, encoded_of(bundle, texts), longer), together, atol=1e-5)
+    assert torch.allclose(rewards(texts, longer), together, atol=1e-5)
     ends = (lengths(summaries) - 1)[..., None] < torch.arange(summaries.shape[2])
     noisy = summaries.masked_fill(ends, 300)
-    assert torch.allclose(bundle.reward(bundle.encoder, encoded_of(bundle, texts), noisy), together, atol=1e-5)
+    assert torch.allclose(rewards(texts, noisy), together, atol=1e-5)
 
 
 def test_next_token_probabilities_sum_to_one_and_exclude_specials(bundle, texts, pairs):

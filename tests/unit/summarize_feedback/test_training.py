@@ -53,14 +53,14 @@ def test_reward_model_learns_a_separable_preference(bundle, pairs, tmp_path):
     scorer = train_reward(
         bundle.encoder, bundle.sft, bundle.shape, sources[:220], summaries[:220], options, LocalRun(tmp_path), silent
     )
-    rewards = rewards_of(bundle.encoder, scorer, sources[220:], summaries[220:])
+    rewards = rewards_of(bundle.encoder, bundle.sft, scorer, sources[220:], summaries[220:])
     assert (rewards[:, 0] > rewards[:, 1]).float().mean() > 0.9
 
 
 def test_rewards_of_references_average_to_zero(trained, pairs):
     bundle = read_bundle(trained["reward"])
     examples = encode_pairs(bundle.tokenizer, pairs.inputs, bundle.shape)
-    rewards = rewards_of(bundle.encoder, bundle.reward, examples.sources, examples.summaries[:, None])
+    rewards = rewards_of(bundle.encoder, bundle.sft, bundle.reward, examples.sources, examples.summaries[:, None])
     assert rewards.mean().item() == pytest.approx(0, abs=2e-3)  # half precision in the checkpoint
 
 
