@@ -126,8 +126,8 @@ def report(job: JobContext, parameters: SharpnessReport) -> dict[str, Any]:
         share = parameters.samples / len(dataset)
         dataset = dataset.select(stratified_subset(dataset.require_labels(), share, job.seed))
     entry = job.registry[parse_model_id(model)[0]]
-    method = entry.method.load(job.checkpoint(model), pick_device(job.device))
     with torch.inference_mode(False), torch.enable_grad():
+        method = entry.method.load(job.checkpoint(model), pick_device(job.device))
         module, loss = method.objective(dataset)
         facts = measure_sharpness(trainable(module), loss, parameters, job)
     return {"object": "sharpness-report", "model": model, "dataset": job.dataset_id, "samples": len(dataset), **facts}
@@ -154,7 +154,7 @@ def measure_sharpness(weights: list[Tensor], loss: Loss, parameters: SharpnessRe
     path.write_text(json.dumps({"positions": positions.tolist(), "loss": _finite(plane)}), encoding="utf-8")
     fifth = ends.largest(5)
     return {
-        "seed": run.seed, "weights": size, "loss": float(value),
+        "seed": run.seed, "weights": size, "loss": value.item(),
         "lambda_max": ends.largest(1), "lambda_5": fifth, "lambda_min": float(ends.values[-1]),
         "ratio": ends.largest(1) / fifth if fifth > 0 else None, "residual": ends.residual,
         "trace": trace, "trace_standard_error": trace_error, "rho": parameters.rho,

@@ -127,7 +127,7 @@ def test_slices_pass_through_the_weights_and_leave_them():
     before = [w.detach().clone() for w in net.parameters()]
     positions, plane = slices(list(net.parameters()), loss, 1.0, 5, generator())
     assert positions.tolist() == [-1, -0.5, 0, 0.5, 1]
-    assert plane[2, 2] == pytest.approx(float(loss()), abs=1e-7)
+    assert plane[2, 2] == pytest.approx(loss().item(), abs=1e-7)
     first = filter_normalised(list(net.parameters()), generator())
     assert plane[2, 4] == pytest.approx(loss_at(list(net.parameters()), first, loss), abs=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))

@@ -10,7 +10,6 @@ from PIL import Image
 from models.core.method import MethodError
 from models.core.run import Cancelled
 from models.sam.jobs import choose, report, search
-from models.sam.method import Sam
 from models.sam.schema import PRESETS, Config, RhoSearch, SharpnessReport
 from tests.unit.local_job import LocalJob
 
@@ -99,7 +98,8 @@ def test_ties_go_to_the_smaller_radius_and_a_collapse_is_never_chosen():
 def test_the_report_of_a_version(clouds, tmp_path):
     job = VersionJob(tmp_path, upload=clouds)
     config = Config(epochs=3, batch_size=40, test_share=0)
-    job.trained = Sam.train(job.dataset(job.dataset_id), config, LocalJob(tmp_path / "training"))
+    method = job.registry["sam"].method
+    job.trained = method.train(job.dataset(job.dataset_id), config, LocalJob(tmp_path / "training"))
     parameters = SharpnessReport(samples=90, rho=0.1, probes=200, points=5, iterations=100)
     result = report(job, parameters)
     assert result["model"] == "sam@trained" and 85 <= result["samples"] <= 95
