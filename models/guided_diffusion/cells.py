@@ -17,7 +17,7 @@ from models.guided_diffusion.measuring import Quality, draw_pictures, image_spec
 from models.guided_diffusion.method import GuidedDiffusion
 from models.guided_diffusion.schema import Params
 
-SAMPLES = 300
+SAMPLES = 200
 SCALES = (0.0, 1.0, 2.0, 4.0, 8.0)
 SEEDS = (0, 1, 2)
 

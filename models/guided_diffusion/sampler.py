@@ -5,8 +5,8 @@ of a batch: a picture does not depend on its neighbours.
 
 An estimate of the clean picture multiplies the network's error by ``sqrt((1 - A_t) / A_t)``: 20,000 at the last of a
 thousand cosine steps, so that clipping leaves black and white pixels at random, and the few large steps of DDIM keep
-them. Steps with less signal than ``LEAST_SIGNAL`` therefore take the estimate of the noisiest step that has it: in the
-middle of a training FID of 25 steps fell from 11.5 to 7.7 (150 pictures a side).
+them. Steps with less signal than ``LEAST_SIGNAL`` therefore take the estimate of the noisiest step that has it. FID of
+25 steps (150 pictures a side) fell by that from 11.5 to 7.7 in the middle of a training, and from 4.7 to 4.6 after it.
 """
 
 from __future__ import annotations
