@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -52,13 +51,12 @@ def summarise(bundle: Bundle, texts: Sequence[str], params: Params) -> list[Summ
         InputError: a text is empty, or the version has no such policy or no reward model to choose by.
     """
     name = _policy_name(bundle, params)
-    seed = secrets.randbelow(2**63) if params.seed is None else params.seed
     windows, truncated = _windows(bundle, texts, params)
     found = [_Written() for _ in texts]
     windows.sort(key=lambda window: (window.draws, len(window.tokens)))
     for draws, group in groupby(windows, key=lambda window: window.draws):
         while batch := list(islice(group, max(1, _ROWS // draws))):
-            _write(bundle, batch, draws, params, name, seed, found)
+            _write(bundle, batch, draws, params, name, found)
     return [
         Summary(
             candidates=sorted(each.candidates, key=lambda candidate: candidate.reward, reverse=True)[: params.n],
@@ -94,7 +92,7 @@ def _windows(bundle: Bundle, texts: Sequence[str], params: Params) -> tuple[list
 
 
 def _write(
-    bundle: Bundle, windows: Sequence[_Window], draws: int, params: Params, name: str, seed: int,
+    bundle: Bundle, windows: Sequence[_Window], draws: int, params: Params, name: str,
     found: Sequence[_Written],
 ) -> None:  # fmt: skip
     device = bundle.encoder.embedding.weight.device
@@ -102,7 +100,7 @@ def _write(
     policy = bundle.ppo if name == "ppo" else bundle.sft
     assert policy is not None
     drawn = draw(
-        bundle.encoder, policy, encoded, uniforms(seed, [window.key for window in windows], draws),
+        bundle.encoder, policy, encoded, uniforms(params.seed, [window.key for window in windows], draws),
         temperature=params.temperature, max_tokens=params.max_tokens, top_p=params.top_p,
     )  # fmt: skip
     tokens = drawn.tokens.to(device)
@@ -116,7 +114,7 @@ def _write(
     log_probs, rewards = drawn.log_probs.gather(1, order), rewards.cpu().gather(1, order)
     ended = drawn.ended.gather(1, order)
     before = log_probs if name == "sft" else sequence_log_probs(bundle, bundle.sft, encoded, chosen.to(device)).cpu()
-    facts = {"policy": name, "seed": seed, "preference_source": bundle.preference_source}
+    facts = {"policy": name, "seed": params.seed, "preference_source": bundle.preference_source}
     for row, (window, written) in enumerate(zip(windows, lengths(drawn.tokens).sum(dim=1).tolist(), strict=True)):
         gathered = found[window.text]
         gathered.read += len(window.tokens)

@@ -37,6 +37,7 @@ from models.summarize_feedback.measure import (
     sample,
     win_rate,
 )  # fmt: skip
+from models.summarize_feedback.network import lengths
 from models.summarize_feedback.reward import rewards_of
 from models.summarize_feedback.rouge import words
 
@@ -245,7 +246,13 @@ def preference_margins(bundle: Bundle, made: Preferences) -> dict[str, Float64]:
             for pair, text in zip(ordered, made.texts, strict=True)
         ]
     )
-    found = {"reward model": rewards, "log-probability": likely, "longer": counted, "overlap with the lead": overlap}
+    found = {
+        "reward model": rewards,
+        "log-probability": likely,
+        "log-probability per token": likely / lengths(summaries).numpy(),
+        "longer": counted,
+        "overlap with the lead": overlap,
+    }
     return {name: values[:, 0] - values[:, 1] for name, values in found.items()} | {
         "shorter": counted[:, 1] - counted[:, 0]
     }

@@ -38,9 +38,7 @@ class Params(BaseModel):
         description="a text longer than the context is read in up to so many windows, each its beginning and one more "
         "piece of it, the end among them; their candidates compete by reward",
     )
-    seed: int | None = Field(
-        default=None, ge=0, lt=2**63, description="gives the same summaries of a text again; unset: another each time"
-    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="another one gives other summaries of the same text")
 
     @model_validator(mode="after")
     def _check(self) -> Params:

@@ -8,6 +8,7 @@ The recipe, all of it the defaults and seed 0, on one thread::
     python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0.1 --seed 1
     python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0.1 --seed 2
     python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0 --seed 0
+    python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0 --seed 1 --learning-rate 0.001
     python -m models.summarize_feedback.ship figures rows.jsonl
 
 ``sft`` takes 3,600 steps of 64 pairs, without dropout, at a peak rate of 2e-3 (22 minutes); ``reward`` learns from
@@ -63,7 +64,7 @@ def tune(options: PolicyOptions, seed: int, rows: Path, folder: Path, keep: bool
     )
     with rows.open("a", encoding="utf-8") as file:
         for row in found:
-            file.write(json.dumps({"seed": seed, **row}) + "\n")
+            file.write(json.dumps({"seed": seed, "learning rate": options.learning_rate, **row}) + "\n")
     print(verdict(found), *written[:20], sep="\n")
     if keep:
         bundle.ppo = policy

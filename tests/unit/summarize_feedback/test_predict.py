@@ -50,10 +50,12 @@ def test_a_seed_reproduces_whatever_the_batch_and_its_order(bundle, pairs):
     assert texts_of(other) != texts_of(together[0])
 
 
-def test_the_seed_that_was_drawn_is_told_and_works(bundle, text):
-    (first,) = summarise(bundle, [text], Params(n=2))
-    (again,) = summarise(bundle, [text], Params(n=2, seed=first.candidates[0].details["seed"]))
+def test_the_seed_is_told_and_the_same_request_gets_the_same_answer(bundle, text):
+    (first,), (again,) = summarise(bundle, [text], Params(n=2)), summarise(bundle, [text], Params(n=2))
     assert texts_of(first) == texts_of(again)
+    assert first.candidates[0].details["seed"] == 0
+    (other,) = summarise(bundle, [text], Params(n=2, seed=1))
+    assert texts_of(other) != texts_of(first)
 
 
 def test_supervised_policy_on_request(bundle, text):
