@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,10 @@ import torch.nn.functional as F
 from models.aum.network import Classifier
 from models.aum.stages import Stages
 from models.core.devices import pick_device
+from models.core.early_stopping import EarlyStopper
 from models.core.margins import Margins
+from models.core.optim import SAM
+from models.core.trainer_options import EarlyStopping, SharpnessAware
 from models.core.training import pack_training, unpack_training
 
 _PAD = 4  # pixels of the random crop
@@ -37,6 +42,7 @@ class Schedule:
     weight_decay: float
     augment: bool = False
     decay: bool = False
+    sharpness_aware: SharpnessAware = field(default_factory=SharpnessAware)
 
     def rate(self, epoch: int) -> float:
         """Learning rate of a 0-based epoch."""
@@ -47,6 +53,42 @@ class Schedule:
 def ordinary_schedule(counting: Schedule) -> Schedule:
     """Training of a classifier, as opposed to counting margins: twice the epochs, decaying, as in the paper."""
     return replace(counting, epochs=2 * counting.epochs, decay=True)
+
+
+class Watch:
+    """Early stopping of one training; filled by :func:`fit`.
+
+    Args:
+        inputs: ``(V, ...)`` held-out samples, none where the rule needs none. targets: int64 ``(V,)``.
+
+    Attributes:
+        stopper: the curve, and the epoch whose weights the network has.
+        last: the weights after the last trained epoch.
+    """
+
+    stopper: EarlyStopper
+    last: dict[str, torch.Tensor]
+
+    def __init__(self, options: EarlyStopping, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        self.options, self.inputs, self.targets = options, inputs, targets
+
+    def begin(self, network: Classifier) -> None:
+        """Take the untrained network as the start."""
+        self.stopper = EarlyStopper(self.options, network, len(self.targets))
+
+    def update(self, network: Classifier, training: torch.Tensor) -> bool:
+        """Measure what the rule needs after an epoch; whether to stop."""
+        accuracy, predictions = None, None
+        if len(self.targets):
+            accuracy = float((logits_of(network, self.inputs).argmax(dim=1) == self.targets).double().mean())
+        if self.options.rule == "label-wave":
+            predictions = logits_of(network, training).argmax(dim=1)
+        return self.stopper.update(accuracy=accuracy, predictions=predictions)
+
+    def end(self, network: Classifier) -> None:
+        """Put the chosen epoch's weights into the network."""
+        self.last = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+        self.stopper.restore()
 
 
 def fit(
@@ -60,6 +102,7 @@ def fit(
     seed: int,
     margins: Margins | None = None,
     skip_epochs: int = 0,
+    watch: Watch | None = None,
 ) -> Classifier:
     """Train one network; every sample is seen once an epoch. The same seed gives the same network, killed or not.
 
@@ -67,7 +110,9 @@ def fit(
         name: the stage of ``stages`` that this training is.
         build: makes the untrained network.
         inputs: ``(N, ...)`` as the network takes them. targets: int64 ``(N,)``.
-        margins: filled from the logits of each training pass after the first ``skip_epochs`` epochs.
+        margins: filled from the logits of each training pass after the first ``skip_epochs`` epochs; those are of
+            whole batches at the unperturbed weights, so that ``schedule.sharpness_aware.m`` is not for them.
+        watch: stops the training early and chooses its weights.
 
     Raises:
         Cancelled: the user asked for it.
@@ -78,37 +123,63 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build().to(device)
-        optimizer = torch.optim.SGD(
+        if watch is not None:
+            watch.begin(network)
+        base = torch.optim.SGD(
             network.parameters(), lr=schedule.learning_rate, momentum=0.9, nesterov=True,
             weight_decay=schedule.weight_decay, foreach=True,
         )  # fmt: skip
+        steps = schedule.epochs * len(_sizes(len(targets), schedule.batch_size))
+        optimizer = SAM(base, schedule.sharpness_aware, network, total_steps=steps)
         order = torch.Generator().manual_seed(seed)
         parts = ({"network": network}, {"optimizer": optimizer}, {"order": order})
-        start = 0
-        resumed = stages.resume_point(name)
-        if resumed is not None:
-            arrays, facts = resumed
-            unpack_training(arrays, facts["training"], *parts)
-            start = facts["epoch"]
-            if margins is not None:
-                margins.restore({k.removeprefix("margins/"): a for k, a in arrays.items() if k.startswith("margins/")})
-        for epoch in range(start, schedule.epochs):
+        for epoch in range(_resume(stages, name, parts, margins, watch), schedule.epochs):
             optimizer.param_groups[0]["lr"] = schedule.rate(epoch)
             recording = margins if epoch >= skip_epochs else None
             _epoch(stages, name, network, optimizer, inputs, targets, schedule, order, epoch, recording)
+            if watch is not None and watch.update(network, inputs):
+                break
             if epoch + 1 < schedule.epochs:
-                arrays, training = pack_training(*parts)
-                if margins is not None:
-                    arrays |= {f"margins/{key}": array for key, array in margins.state().items()}
-                stages.save(name, arrays, {"training": training, "epoch": epoch + 1})
+                _save(stages, name, parts, margins, watch, epoch + 1)
+        if watch is not None:
+            watch.end(network)
     return network.eval()
+
+
+_Parts = tuple[Mapping[str, torch.nn.Module], Mapping[str, torch.optim.Optimizer], Mapping[str, torch.Generator]]
+
+
+def _save(stages: Stages, name: str, parts: _Parts, margins: Margins | None, watch: Watch | None, epoch: int) -> None:
+    arrays, training = pack_training(*parts)
+    facts: dict[str, Any] = {"training": training, "epoch": epoch}
+    if margins is not None:
+        arrays |= {f"margins/{key}": array for key, array in margins.state().items()}
+    if watch is not None:
+        kept, facts["stopping"] = watch.stopper.state()
+        arrays |= {f"stopping/{key}": array for key, array in kept.items()}
+    stages.save(name, arrays, facts)
+
+
+def _resume(stages: Stages, name: str, parts: _Parts, margins: Margins | None, watch: Watch | None) -> int:
+    """Restore what :func:`_save` stored; the epoch to go on with."""
+    resumed = stages.resume_point(name)
+    if resumed is None:
+        return 0
+    arrays, facts = resumed
+    unpack_training(arrays, facts["training"], *parts)
+    if margins is not None:
+        margins.restore({k.removeprefix("margins/"): a for k, a in arrays.items() if k.startswith("margins/")})
+    if watch is not None:
+        kept = {k.removeprefix("stopping/"): a for k, a in arrays.items() if k.startswith("stopping/")}
+        watch.stopper.load_state(kept, facts["stopping"])
+    return int(facts["epoch"])
 
 
 def _epoch(
     stages: Stages,
     name: str,
     network: Classifier,
-    optimizer: torch.optim.Optimizer,
+    optimizer: SAM,
     inputs: torch.Tensor,
     targets: torch.Tensor,
     schedule: Schedule,
@@ -126,26 +197,47 @@ def _epoch(
         batch, labels = inputs[chosen], targets[chosen]
         if schedule.augment and batch.ndim == 4:
             batch = crop_and_flip(batch, order)
-        logits = network(batch)
-        loss = F.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        passes: list[torch.Tensor] = []
+        closure = partial(_backward, network, optimizer, batch, labels, passes)
+        loss = optimizer.step(closure, samples=len(labels))
         if margins is not None:
-            margins.update(logits, labels, chosen, epoch)
-        losses += loss.detach() * len(indices)
+            margins.update(passes[0], labels, chosen, epoch)
+        losses += loss * len(indices)
         seen += len(indices)
     if margins is not None:
         margins.check_finite()
     stages.run.metric(f"{name}/loss", float(losses) / len(targets), epoch + 1)
 
 
+def _backward(
+    network: Classifier,
+    optimizer: SAM,
+    batch: torch.Tensor,
+    labels: torch.Tensor,
+    passes: list[torch.Tensor],
+    rows: slice = slice(None),
+) -> torch.Tensor:
+    """One pass of a step; its logits are appended to ``passes``."""
+    optimizer.zero_grad()
+    logits = network(batch[rows])
+    loss = F.cross_entropy(logits, labels[rows])
+    loss.backward()  # type: ignore[no-untyped-call]
+    passes.append(logits.detach())
+    return loss.detach()
+
+
+def _sizes(samples: int, size: int) -> list[int]:
+    """Sizes of the batches of an epoch; a last batch of one joins the one before, as batch norm needs two."""
+    full, rest = divmod(samples, size)
+    sizes = [size] * full + ([rest] if rest else [])
+    if len(sizes) > 1 and sizes[-1] == 1:
+        sizes[-2:] = [sizes[-2] + 1]
+    return sizes
+
+
 def _batches(samples: int, size: int, order: torch.Generator) -> Iterator[torch.Tensor]:
-    """A random partition of all positions; a last batch of one joins the one before, as batch norm needs two."""
-    batches = list(torch.split(torch.randperm(samples, generator=order), size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return iter(batches)
+    """A random partition of all positions."""
+    return iter(torch.split(torch.randperm(samples, generator=order), _sizes(samples, size)))
 
 
 def crop_and_flip(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.core.trainer_options import EarlyStopping, SharpnessAware
+
 Encoder = Literal["auto", "small-cnn", "resnet32", "mlp"]
 _MODEL_ID = r"^(auto|small-cnn|resnet32|mlp|[a-z][a-z0-9-]{1,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?)$"
 
@@ -31,6 +33,12 @@ class Config(BaseModel):
     validation_share: float = Field(default=0.1, ge=0, le=0.5, description="held out to measure the accuracy")
     drop_indices: list[int] = Field(
         default=[], description="positions of samples to leave out, e.g. suspects of a mislabeled-detection job"
+    )
+    sharpness_aware: SharpnessAware = Field(
+        default=SharpnessAware(), description="minimise the largest loss near the weights"
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="stop before wrong labels are fitted; unset: train all epochs"
     )
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from models.aum.features import Features, extract_features
-from models.aum.fit import Schedule, derive_seed, fit, logits_of
+from models.aum.fit import Schedule, Watch, derive_seed, fit, logits_of
 from models.aum.network import Classifier
 from models.aum.schema import Config
 from models.aum.stages import Stages
+from models.aum.stopping import begin_watch, check_noise_rate, stopping_figures
 from models.aum.text import TextTransform
 from models.core.checkpoint import Checkpoint, CheckpointConfig, CheckpointError
 from models.core.dataset import Dataset
@@ -39,22 +40,23 @@ def train_classifier(dataset: Dataset, config: Config, run: Run) -> Checkpoint:
     labels = chosen.require_labels()
     if len(np.unique(labels)) < 2:
         raise MethodError("dataset: samples of at least two classes are needed")
+    check_noise_rate(config.early_stopping, len(dataset.class_names))
     features = extract_features(chosen, config.encoder, image_size=config.image_size, seed=derive_seed(run.seed, 4))
     order = np.random.default_rng(derive_seed(run.seed, 3)).permutation(len(labels))
     validation = order[: round(config.validation_share * len(labels))]
     training = np.sort(order[len(validation) :])
+    training, watch = begin_watch(chosen, features.inputs, training, config.early_stopping, run)
     schedule = Schedule(
-        config.epochs, config.batch_size, config.learning_rate, config.weight_decay, config.augment, decay=True
-    )
+        config.epochs, config.batch_size, config.learning_rate, config.weight_decay, config.augment, decay=True,
+        sharpness_aware=config.sharpness_aware,
+    )  # fmt: skip
     network = fit(
         Stages(run, {STAGE: 1.0}), STAGE, lambda: features.network(len(dataset.class_names)),
         features.inputs[torch.from_numpy(training)], torch.from_numpy(labels[training]), schedule,
-        seed=derive_seed(run.seed, 1),
+        seed=derive_seed(run.seed, 1), watch=watch,
     )  # fmt: skip
-    figures = [_accuracy(network, features, labels, training, "training accuracy", f"{len(training)} samples")]
-    if len(validation):
-        held_out = _accuracy(network, features, labels, validation, "accuracy", f"{len(validation)} held-out samples")
-        figures.insert(0, held_out)
+    classes = len(dataset.class_names)
+    figures = _figures(network, features, labels, training, validation, watch, classes)
     data_hash = {dataset.name or "data": dataset.sha256}
     return Checkpoint.write(
         run.scratch / "checkpoint",
@@ -67,12 +69,13 @@ def train_classifier(dataset: Dataset, config: Config, run: Run) -> Checkpoint:
                 "architecture": features.architecture,
                 "shape": list(features.inputs.shape[1:]),
                 "dropped_samples": len(dataset) - len(kept),
+                **({} if watch is None else {"epoch": watch.stopper.chosen, "stopped_at": watch.stopper.stopped_at}),
             },
             data_sha256=dataset.sha256,
             seed=run.seed,
         ),
         as_module(network, features.text).state_dict(),
-        Figures(figures=figures, data_sha256=data_hash),
+        Figures(figures=figures, tables={} if watch is None else {"curve": watch.stopper.curve}, data_sha256=data_hash),
     )
 
 
@@ -83,11 +86,41 @@ def _remaining(samples: int, dropped: list[int]) -> Int64:
     return np.setdiff1d(np.arange(samples), np.asarray(dropped, dtype=np.int64))
 
 
+def _figures(
+    network: Classifier,
+    features: Features,
+    labels: Int64,
+    training: Int64,
+    validation: Int64,
+    watch: Watch | None,
+    classes: int,
+) -> list[Figure]:
+    """Accuracies of the kept weights, and of the last ones where training went on after the stop."""
+    figures = [_accuracy(network, features, labels, training, "training accuracy", f"{len(training)} samples")]
+    if len(validation):
+        held_out = _accuracy(network, features, labels, validation, "accuracy", f"{len(validation)} held-out samples")
+        figures.insert(0, held_out)
+    if watch is not None:
+        figures += stopping_figures(watch, classes)
+        if watch.options.continue_to_end and len(validation):
+            figures.append(_last_accuracy(network, watch, features, labels, validation))
+    return figures
+
+
 def _accuracy(
     network: Classifier, features: Features, labels: Int64, positions: Int64, name: str, setting: str
 ) -> Figure:
     predicted = logits_of(network, features.inputs[torch.from_numpy(positions)]).argmax(dim=1).numpy()
     return Figure(name=name, value=float((predicted == labels[positions]).mean()), setting=setting)
+
+
+def _last_accuracy(network: Classifier, watch: Watch, features: Features, labels: Int64, positions: Int64) -> Figure:
+    """Held-out accuracy of the last trained epoch, beside that of the chosen one."""
+    kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.load_state_dict(watch.last)
+    found = _accuracy(network, features, labels, positions, "accuracy", f"epoch {len(watch.stopper.curve)}")
+    network.load_state_dict(kept)
+    return found.model_copy(update={"subject": "last epoch"})
 
 
 def as_module(network: Classifier, text: TextTransform | None) -> nn.ModuleDict:

@@ -90,6 +90,33 @@ def test_training_refuses_what_does_not_fit(pictures, tmp_path, change, message)
         trained(pictures.select(first_class), tmp_path, **change)
 
 
+def test_options_of_the_trainer_reach_the_version(digits, tmp_path):
+    stopping = {"patience": 1, "min_epochs": 1, "smoothing": 1, "continue_to_end": True, "noise_rate": 0.1}
+    options = {"sharpness_aware": {"kind": "asam"}, "early_stopping": stopping}
+    checkpoint = trained(digits, tmp_path, epochs=6, **options)
+    config, figures = checkpoint.config, checkpoint.figures
+    assert config.config["sharpness_aware"]["kind"] == "asam"
+    assert [row["epoch"] for row in figures.tables["curve"]] == [1, 2, 3, 4, 5, 6]
+    chosen = config.outputs["epoch"]
+    values = {(figure.name, figure.subject): figure for figure in figures.figures}
+    accuracy = values["noisy-validation accuracy", "method"]
+    assert accuracy.value == figures.tables["curve"][chosen - 1]["validation_accuracy"] > 0.8
+    assert accuracy.setting == f"epoch {chosen}, rule noisy-validation"
+    assert values["estimated clean accuracy", "method"].value >= accuracy.value
+    assert values["accuracy", "last epoch"].setting == "epoch 6"
+    # 60 samples measure the accuracy, 54 choose the epoch, and the rest is trained on.
+    assert values["training accuracy", "method"].setting in {f"{count} samples" for count in range(482, 491)}
+
+
+@pytest.mark.parametrize(
+    ("stopping", "message"),
+    [({"noise_rate": 0.9}, "early_stopping.noise_rate"), ({"validation_share": 0.02}, "it holds out no sample")],
+)
+def test_early_stopping_that_can_say_nothing_is_refused(digits, tmp_path, stopping, message):
+    with pytest.raises(MethodError, match=message):
+        trained(digits.select(range(100)), tmp_path, early_stopping=stopping)
+
+
 def test_training_refuses_unlabelled_or_broken_data(digits, tmp_path):
     with pytest.raises(MethodError, match="no labels"):
         trained(Dataset("vectors", digits.inputs), tmp_path)
