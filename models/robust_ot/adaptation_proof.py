@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +27,11 @@ SHARE = 0.1
 SEEDS = 3
 DIRECTIONS = (("digits", "digits-8x8"), ("digits-8x8", "digits"))
 METHOD, PLAIN, SOURCE_ONLY = "method", "plain adversarial adaptation", "source only"
+SHORT: dict[str, Any] = {"target": "", "steps": 1000, "source_steps": 300}
 ARMS = {
-    SOURCE_ONLY: AdaptParameters(target="", outlier_fraction=0.0, source_steps=AdaptParameters(target="").steps),
-    PLAIN: AdaptParameters(target="", outlier_fraction=0.0),
-    METHOD: AdaptParameters(target="", outlier_fraction=SHARE),
+    SOURCE_ONLY: AdaptParameters(**SHORT | {"source_steps": SHORT["steps"]}, outlier_fraction=0.0),
+    PLAIN: AdaptParameters(**SHORT, outlier_fraction=0.0),
+    METHOD: AdaptParameters(**SHORT, outlier_fraction=SHARE),
 }
 TITLES = {"digits": "digits", "digits-8x8": "8x8 digits"}
 _TARGET_GAIN = 0.01
