@@ -80,9 +80,9 @@ def theory_claims(theory: Sequence[Row], law: Sequence[Row]) -> list[str]:
         at = int(np.argmax(means["accuracy"]))
         seeds = len({row["seed"] for row in mine})
         claims.append(
-            f"Clusters of radius {eps:g}, a fifth of the labels wrong, {seeds} seeds: at step {THEORY_STEPS[at]} of "
-            f"gradient descent {means['accuracy'][at]:.3f} of all points have their true label and "
-            f"{means['corrupt_fitted'][at]:.3f} of the wrong labels are fitted; at step {THEORY_STEPS[-1]} "
+            f"Clusters of radius {eps:g}, a fifth of the labels wrong, {seeds} seed{'s' if seeds > 1 else ''}: at step "
+            f"{THEORY_STEPS[at]} of gradient descent {means['accuracy'][at]:.3f} of all points have their true label "
+            f"and {means['corrupt_fitted'][at]:.3f} of the wrong labels are fitted; at step {THEORY_STEPS[-1]} "
             f"{means['accuracy'][-1]:.3f} and {means['corrupt_fitted'][-1]:.3f}."
         )
     found = slopes(list(law))
