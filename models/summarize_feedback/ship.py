@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from models.core.checkpoint import Checkpoint
+from models.core.figures import Figure
 from models.core.run import LocalRun
 from models.core.sources import load
 from models.summarize_feedback.bundle import WEIGHTS, read_bundle, write_bundle
@@ -78,9 +79,16 @@ def figures(path: Path, folder: Path) -> None:
     checkpoint = Checkpoint(WEIGHTS)
     found = evaluate_method(checkpoint, LocalRun(folder / "evaluate"), None)
     found.tables["ppo on validation texts"] = rows
-    runs = sorted({(float(str(row["beta"])), int(str(row["seed"]))) for row in rows})
-    for beta, seed in runs:
-        found.claims.append(f"Seed {seed}, " + verdict([r for r in rows if (r["beta"], r["seed"]) == (beta, seed)]))
+    runs: dict[tuple[float, float], dict[int, list[Row]]] = {}
+    for row in rows:
+        key = float(str(row["beta"])), float(str(row["learning rate"]))
+        runs.setdefault(key, {}).setdefault(int(str(row["seed"])), []).append(row)
+    for (beta, rate), seeds in sorted(runs.items()):
+        found.claims += [f"Seed {seed}, rate {rate:g}, {verdict(measured)}" for seed, measured in seeds.items()]
+        for name in ("quality G", "win rate", "KL"):
+            finals = [float(str(measured[-1][name])) for measured in seeds.values()]
+            setting = f"beta {beta:g}, rate {rate:g}, {VALIDATION_TEXTS} validation texts"
+            found.figures.append(Figure.over_seeds(f"{name} of one sample after PPO", finals, setting=setting))
     found.command = "python -m models.summarize_feedback.ship"
     checkpoint.write_figures(found)
 
