@@ -1,8 +1,16 @@
-"""Proof of robust adaptation: from one set of digits to another, a tenth of which are Fashion pictures."""
+"""Proof of robust adaptation: from one set of digits to another, a tenth of which are Fashion pictures.
+
+``python -m models.robust_ot.adaptation_proof FOLDER`` trains every arm in both directions (some minutes on one core,
+resumable in the folder), stores the rows in ``FOLDER/rows.json`` and prints what held.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +23,7 @@ from models.core.dataset import Dataset
 from models.core.devices import pick_device
 from models.core.inputs import ImageSpec, Int64, UInt8
 from models.core.parts import Row, measure_parts
-from models.core.run import Run
+from models.core.run import LocalRun, Run
 from models.robust_ot.adapt import run_adaptation
 from models.robust_ot.adaptation import Adaptation
 from models.robust_ot.dual import chi_square
@@ -33,6 +41,8 @@ ARMS = {
     PLAIN: AdaptParameters(**SHORT, outlier_fraction=0.0),
     METHOD: AdaptParameters(**SHORT, outlier_fraction=SHARE),
 }
+ACCURACY, AUROC, DIVERGENCE = "target accuracy", "AUROC of target weights", "chi-square of target weights"
+QUANTITIES = (ACCURACY, AUROC, DIVERGENCE)
 TITLES = {"digits": "digits", "digits-8x8": "8x8 digits"}
 _TARGET_GAIN = 0.01
 _BOX = ImageSpec(height=20, width=20, channels=1)
@@ -43,20 +53,26 @@ def setting(source: str, target: str) -> str:
     return f"{TITLES[source]} to {TITLES[target]} with 10% Fashion"
 
 
-def adaptation_proof(run: Run, measured: Measured) -> list[str]:
-    """Train every arm in both directions from each seed, and say what held.
+def measure_cells(run: Run) -> list[Row]:
+    """Train every arm in both directions from each seed.
 
     Raises:
         Cancelled: the user asked for it.
     """
     cells = list(product(DIRECTIONS, range(run.seed, run.seed + SEEDS), ARMS))
     titles = [f"{setting(*direction)}, {arm}, seed {seed}" for direction, seed, arm in cells]
-    rows = measure_parts(run, titles, lambda number, part: measure_cell(*cells[number], part))
-    for row, (direction, _, arm) in zip(rows, cells, strict=True):
-        for quantity, value in row.items():
+    return measure_parts(run, titles, lambda number, part: measure_cell(*cells[number], part))
+
+
+def claims(rows: Sequence[Row]) -> list[str]:
+    """What held in each direction that was measured."""
+    measured = Measured()
+    for row in rows:
+        for quantity in QUANTITIES:
+            value = row.get(quantity)
             if isinstance(value, float):
-                measured.add(quantity, arm, setting(*direction), value)
-    return [_claim(measured, setting(*direction)) for direction in DIRECTIONS]
+                measured.add(quantity, str(row["arm"]), str(row["setting"]), value)
+    return [_claim(measured, where) for where in dict.fromkeys(str(row["setting"]) for row in rows)]
 
 
 def measure_cell(direction: tuple[str, str], seed: int, arm: str, run: Run) -> Row:
@@ -69,10 +85,11 @@ def measure_cell(direction: tuple[str, str], seed: int, arm: str, run: Run) -> R
     )  # fmt: skip
     run_adaptation(game, run)
     predicted: Int64 = logits_of(game.network, to_tensor(pictures)).argmax(dim=1).numpy()
-    row: Row = {"target accuracy": float((predicted == target.require_labels())[~outlier].mean())}
+    accuracy = float((predicted == target.require_labels())[~outlier].mean())
+    row: Row = {"setting": setting(*direction), "arm": arm, "seed": seed, ACCURACY: accuracy}
     if arm == METHOD:
-        row["AUROC of target weights"] = area_under_roc(-game.weights, outlier)
-        row["chi-square of target weights"] = chi_square(game.weights, np.full(len(outlier), 1.0 / len(outlier)))
+        row[AUROC] = area_under_roc(-game.weights, outlier)
+        row[DIVERGENCE] = chi_square(game.weights, np.full(len(outlier), 1.0 / len(outlier)))
     return row
 
 
@@ -101,13 +118,29 @@ def to_tensor(pictures: UInt8) -> torch.Tensor:
 
 
 def _claim(measured: Measured, where: str) -> str:
-    robust, plain, bare = (measured.values["target accuracy", arm, where] for arm in (METHOD, PLAIN, SOURCE_ONLY))
+    robust, plain, bare = (measured.values[ACCURACY, arm, where] for arm in (METHOD, PLAIN, SOURCE_ONLY))
     gain = float(np.mean(robust) - np.mean(plain))
     wins = sum(first > second for first, second in zip(robust, plain, strict=True))
-    auroc = measured.mean("AUROC of target weights", METHOD, where)
+    auroc = measured.mean(AUROC, METHOD, where)
     verdict = "met" if gain >= _TARGET_GAIN else f"missed ({gain:+.1%})"
     return (
         f"Adaptation, {where}: accuracy on the target's digits {np.mean(robust):.1%} robust, {np.mean(plain):.1%} "
         f"plain adversarial, {np.mean(bare):.1%} source only; robust is above plain for {wins} of {len(robust)} seeds, "
         f"and the target of one point more is {verdict}. AUROC of the target's weights as outlier scores: {auroc:.3f}."
     )
+
+
+def main() -> None:
+    """Measure all cells and print what held."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder of the run, kept for resuming")
+    folder: Path = parser.parse_args().folder
+    rows = measure_cells(
+        LocalRun(folder, report=lambda fraction, stage, _: print(f"{fraction:.0%} {stage}", flush=True))
+    )
+    (folder / "rows.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print(*claims(rows), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,7 @@ from models.core.method import MethodError
 from models.core.run import Cancelled
 from models.robust_ot.adapt import adapt
 from models.robust_ot.adaptation import Adaptation, domain_loss, feature_critic
+from models.robust_ot.adaptation_proof import ACCURACY, AUROC, METHOD, PLAIN, SOURCE_ONLY, claims, polluted
 from models.robust_ot.dual import chi_square
 from models.robust_ot.schema import AdaptParameters
 from tests.unit.robust_ot.uploads import UploadingJob
@@ -132,10 +133,6 @@ def test_labels_of_the_target_change_nothing_but_the_accuracy(job):
     assert bare == labelled
 
 
-class Killed(Exception):
-    pass
-
-
 def test_a_stopped_job_goes_on_to_the_same_result(tmp_path, monkeypatch):
     monkeypatch.setattr("models.robust_ot.adapt.SAVE_EVERY", 40)
     source, target, labels = domains()
@@ -188,3 +185,27 @@ def test_what_cannot_be_adapted_is_named(job):
     job.dataset_id = job.unlabelled
     with pytest.raises(MethodError, match="no labels to learn"):
         adapt(job, AdaptParameters(target=job.target, **QUICK))
+
+
+def test_claims_compare_the_arms_seed_by_seed():
+    def rows(arm, values, **more):
+        return [
+            {"setting": "a to b", "arm": arm, "seed": seed, ACCURACY: value, **more}
+            for seed, value in enumerate(values)
+        ]
+
+    bare, plain = rows(SOURCE_ONLY, [0.5, 0.6, 0.7]), rows(PLAIN, [0.7, 0.8, 0.9])
+    (met,) = claims(bare + plain + rows(METHOD, [0.75, 0.85, 0.85], **{AUROC: 0.9}))
+    assert "81.7% robust, 80.0% plain adversarial, 60.0% source only" in met
+    assert "above plain for 2 of 3 seeds" in met and "is met" in met and "0.900" in met
+    (missed,) = claims(bare + plain + rows(METHOD, [0.7, 0.8, 0.9], **{AUROC: 0.5}))
+    assert "0 of 3 seeds" in missed and "missed (+0.0%)" in missed
+
+
+def test_a_tenth_of_the_target_is_replaced_and_the_rest_untouched():
+    pictures = np.random.default_rng(0).integers(0, 256, (50, 28, 28, 1), dtype=np.uint8)
+    mixed, outlier = polluted(pictures, 3)
+    assert outlier.sum() == 5 and (mixed[~outlier] == pictures[~outlier]).all()
+    assert all((mixed[row] != pictures[row]).any() for row in np.flatnonzero(outlier))
+    again, same = polluted(pictures, 3)
+    assert (again == mixed).all() and (same == outlier).all()
