@@ -105,11 +105,11 @@ class PolicyOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     beta: float = Field(default=0.1, ge=0, le=10, description="weight of the KL penalty towards the supervised policy")
-    iterations: int = Field(default=150, ge=1, le=100_000, description="rollouts")
+    iterations: int = Field(default=50, ge=1, le=100_000, description="rollouts")
     batch_size: int = Field(default=128, ge=2, le=4096, description="episodes a rollout")
     epochs: int = Field(default=2, ge=1, le=16, description="passes over a rollout")
     minibatches: int = Field(default=2, ge=1, le=64)
-    learning_rate: float = Field(default=5e-5, gt=0, le=0.1, description="of both networks; falls linearly")
+    learning_rate: float = Field(default=1e-4, gt=0, le=0.1, description="of both networks; falls linearly")
     clip: float = Field(default=0.2, gt=0, lt=1)
     value_clip: float = Field(default=0.2, gt=0)
     value_coefficient: float = Field(default=0.1, ge=0)

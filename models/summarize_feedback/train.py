@@ -127,7 +127,9 @@ def base_bundle(config: Config, run: Run) -> Bundle:
         raise MethodError("base: only a job can start from another version than the shipped one")
     try:
         checkpoint = run.checkpoint(config.base)
-    except (KeyError, CheckpointError) as error:
+    except KeyError:
+        raise MethodError(f"base: there is no version {config.base}") from None
+    except CheckpointError as error:
         raise MethodError(f"base: {error}") from error
     if checkpoint.config.method != SLUG:
         raise MethodError(f"base: {config.base} is a version of {checkpoint.config.method}, not of {SLUG}")

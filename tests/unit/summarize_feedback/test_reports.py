@@ -13,7 +13,14 @@ from models.core.run import LocalRun
 from models.summarize_feedback.evaluate import evaluate_method
 from models.summarize_feedback.over_optimization import fit_curve, verdict
 from models.summarize_feedback.reports import best_of_n, label_agreement, over_optimization
-from models.summarize_feedback.schema import BestOfNReport, LabelAgreement, OverOptimizationReport, PolicyOptions
+from models.summarize_feedback.schema import (
+    BestOfNReport,
+    Config,
+    LabelAgreement,
+    OverOptimizationReport,
+    PolicyOptions,
+)
+from models.summarize_feedback.train import train_stage
 
 
 class Job(LocalRun, JobContext):
@@ -36,6 +43,8 @@ class Job(LocalRun, JobContext):
         raise KeyError(name)
 
     def checkpoint(self, model):
+        if model.endswith("@none"):
+            raise KeyError(model)
         return self._version
 
     def comparisons(self):
@@ -55,6 +64,14 @@ def test_best_of_n(job, tmp_path):
     assert result["preference_source"] == "simulated"
     assert (tmp_path / "best-of-n.png").stat().st_size > 5000
     json.dumps(result, allow_nan=False)
+
+
+def test_a_stage_starts_from_another_version_or_says_that_there_is_none(job, pairs):
+    options = PolicyOptions(iterations=1, batch_size=8)
+    tuned = train_stage(pairs, Config(stage="ppo", base="summarize-feedback@mine", ppo=options), job)
+    assert tuned.config.outputs["policies"] == ["sft", "ppo"]
+    with pytest.raises(MethodError, match="base: there is no version summarize-feedback@none"):
+        train_stage(pairs, Config(stage="ppo", base="summarize-feedback@none"), job)
 
 
 def test_evaluation_on_own_pairs_measures_every_way_to_summarise(pairs, trained, tmp_path):
