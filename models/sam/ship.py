@@ -23,7 +23,7 @@ from models.sam.proof import CELLS, measure_cell
 from models.sam.schema import Config
 
 _NONE, _SAM = SharpnessAware(), SharpnessAware(kind="sam", rho=0.1)
-_RECIPE = Config(encoder="small-cnn", epochs=4, learning_rate=0.05, test_share=0)
+_RECIPE = Config(encoder="small-cnn", epochs=8, learning_rate=0.05, test_share=0)
 CLASSIFIERS = {
     DEFAULT: _RECIPE.model_copy(update={"sharpness_aware": _SAM}),
     SGD_VERSION: _RECIPE.model_copy(update={"sharpness_aware": _NONE}),
