@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.e2e.stack import ROOT
 from tests.e2e.walking import blocks, walk
@@ -57,3 +58,17 @@ def test_the_embedding_and_the_distances(walked):
     assert len(names["embedding"]) == 128
     assert np.linalg.norm(names["embedding"]) == pytest.approx(1, abs=1e-3)
     assert re.search(r'"object":\s*"distance"', printed)
+
+
+def test_the_version_of_ones_own_and_the_pictures(walked):
+    folder, _, names = walked
+    assert names["first"].labels[0] in names["clean"].class_names
+    drawn = [np.asarray(Image.open(folder / f"boot-{number}.png").convert("L")) for number in range(2)]
+    assert all(picture.shape == (28, 28) and picture.std() > 10 for picture in drawn)
+    assert not np.array_equal(*drawn)
+
+
+def test_the_summary(walked):
+    _, _, names = walked
+    assert 5 < len(names["candidate"].text) < 120
+    assert names["candidate"].text != names["text"]
