@@ -141,8 +141,11 @@ def _numbers(data: list[Any], code: str) -> Array:
     if values.dtype == object or values.dtype.kind not in "biuf":
         raise ValueError("not numbers")
     if dtype.kind in "iu":
-        if values.dtype.kind == "f" and not (values == np.floor(values)).all():
-            raise ValueError("not whole numbers")
+        if values.dtype.kind == "f":
+            if not (values == np.floor(values)).all():
+                raise ValueError("not whole numbers")
+            # NumPy has made floats of integers on both sides of 2^63, and rounded them
+            return np.array([int(value) for value in np.asarray(data, dtype=object).ravel()], dtype=dtype)
         bounds = np.iinfo(dtype)
         if values.size and (values.min() < bounds.min or values.max() > bounds.max):
             raise ValueError("a number is out of range")

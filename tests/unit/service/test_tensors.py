@@ -3,7 +3,7 @@
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -24,6 +24,7 @@ byte_arrays = st.lists(st.text(), min_size=1, max_size=5).map(
 
 
 @given(array=arrays | byte_arrays, binary=st.booleans())
+@example(array=np.array([0, 2**63 + 1], dtype=np.uint64), binary=False)
 def test_what_is_encoded_is_decoded(array, binary):
     described, raw = encode_tensor("x", array, binary)
     described = orjson.loads(orjson.dumps(described, option=orjson.OPT_SERIALIZE_NUMPY))
