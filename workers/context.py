@@ -175,8 +175,13 @@ class WorkerContext(JobContext):
     def publish(self, slug: str, checkpoint: Checkpoint, name: str | None = None) -> str:
         """Serve a checkpoint as a version of the owner's."""
         self.flush()
-        chosen = name or self.job_id.removeprefix("job_")[:12]
+        chosen = name or self.version_name
         return self.versions.publish(slug, chosen, checkpoint.folder, owner=self.owner, job=self.job_id).id
+
+    @property
+    def version_name(self) -> str:
+        """What a version of this job is called where nobody named it."""
+        return self.job_id.removeprefix("job_")[:12]
 
     def checkpoint(self, model: str) -> Checkpoint:
         """Open the checkpoint of a model."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,10 @@ from models.aum.train import read_networks
 from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
 from models.core.devices import pick_device
-from models.core.figures import Figure, Figures
+from models.core.figures import Figure, Figures, measured
 from models.core.inputs import ImageSpec
 from models.core.method import MethodError
+from models.core.parts import measure_parts
 from models.core.run import Run
 from models.core.sources import load
 
@@ -47,38 +47,32 @@ def evaluate_method(checkpoint: Checkpoint, run: Run, dataset: Dataset | None) -
         DataUnavailableError: Fashion-MNIST can neither be found nor fetched.
         Cancelled: the user asked for it.
     """
-    started = time.monotonic()
-    if dataset is not None:
-        figures = Figures(
-            figures=classification_figures(checkpoint, run, dataset), data_sha256={dataset.name: dataset.sha256}
-        )
-    else:
-        stored = Checkpoint(WEIGHTS).figures
-        proof = [] if stored is None else stored.tables["proof"]
-        rows = measure_cells(QUICK if proof else CELLS, run)
-        figures = summarise(proof or rows, remeasured=rows if proof else [])
-        kept = [] if stored is None else [f for f in stored.figures if f.setting == SHIPPED_SETTING]
-        figures.figures = [*_shipped_accuracy(checkpoint, run, kept), *figures.figures]
-        figures.data_sha256 = data_hashes()
-    figures.seconds = round(time.monotonic() - started, 1)
-    figures.command = "deepnight evaluate aum"
+    return measured(
+        dataset,
+        lambda given: classification_figures(checkpoint, run, given),
+        lambda: _prove(checkpoint, run),
+        "deepnight evaluate aum",
+    )
+
+
+def _prove(checkpoint: Checkpoint, run: Run) -> Figures:
+    stored = Checkpoint(WEIGHTS).figures
+    proof = [] if stored is None else stored.tables["proof"]
+    rows = measure_cells(QUICK if proof else CELLS, run)
+    figures = summarise(proof or rows, remeasured=rows if proof else [])
+    kept = [] if stored is None else [f for f in stored.figures if f.setting == SHIPPED_SETTING]
+    figures.figures = [*_shipped_accuracy(checkpoint, run, kept), *figures.figures]
+    figures.data_sha256 = data_hashes()
     return figures
 
 
 def measure_cells(cells: Sequence[Cell], run: Run) -> list[Row]:
     """Measure ``cells`` one after the other; finished ones are kept in the run's resume point."""
-    state = run.load_state()
-    rows: list[Row] = [] if state is None else list(state[1]["rows"])
-    for number in range(len(rows), len(cells)):
-        cell = cells[number]
-        rows.append(measure_cell(cell, run, _reporter(run, number, cells)))
-        run.save_state({}, {"rows": rows})
-    return rows
 
+    def measure(number: int, part: Run) -> Row:
+        return measure_cell(cells[number], part, part.progress)
 
-def _reporter(run: Run, number: int, cells: Sequence[Cell]) -> Callable[[float, str], None]:
-    title = f"{cells[number].setting}, seed {cells[number].seed}"
-    return lambda fraction, stage: run.progress((number + fraction) / len(cells), title, stage)
+    return measure_parts(run, [f"{cell.setting}, seed {cell.seed}" for cell in cells], measure)
 
 
 def _shipped_accuracy(checkpoint: Checkpoint, run: Run, stored: list[Figure]) -> list[Figure]:

@@ -13,10 +13,11 @@ from models.aum.fit import Schedule, Watch, derive_seed, fit, logits_of
 from models.aum.network import Classifier
 from models.aum.schema import Config
 from models.aum.stages import Stages
-from models.aum.stopping import begin_watch, check_noise_rate, stopping_figures
+from models.aum.stopping import begin_watch
 from models.aum.text import TextTransform
 from models.core.checkpoint import Checkpoint, CheckpointConfig, CheckpointError
 from models.core.dataset import Dataset
+from models.core.early_stopping import check_noise_rate, stopping_figures
 from models.core.figures import Figure, Figures
 from models.core.inputs import Int64
 from models.core.method import MethodError
@@ -101,7 +102,8 @@ def _figures(
         held_out = _accuracy(network, features, labels, validation, "accuracy", f"{len(validation)} held-out samples")
         figures.insert(0, held_out)
     if watch is not None:
-        figures += stopping_figures(watch, classes)
+        chosen = watch.stopper.chosen
+        figures += stopping_figures(watch.options, watch.stopper.curve[chosen - 1], chosen, classes)
         if watch.options.continue_to_end and len(validation):
             figures.append(_last_accuracy(network, watch, features, labels, validation))
     return figures

@@ -24,7 +24,7 @@ from models.core.classifiers import (
 )
 from models.core.dataset import Dataset
 from models.core.devices import pick_device
-from models.core.early_stopping import FEW_SAMPLES, estimated_clean_accuracy, validation_split
+from models.core.early_stopping import check_noise_rate, hold_out, stopping_figures, validation_split
 from models.core.figures import Figure, Figures
 from models.core.inputs import Float32, ImageSpec, VectorSpec
 from models.core.method import Method, MethodError
@@ -112,15 +112,6 @@ def check_labels(dataset: Dataset) -> None:
         raise MethodError("dataset: samples of at least two classes are needed")
 
 
-def _check_noise_rate(config: ClassifierConfig, classes: int) -> None:
-    """Say before the training that nothing could be estimated after it."""
-    if config.early_stopping is not None and config.early_stopping.noise_rate is not None:
-        try:
-            estimated_clean_accuracy(0.5, config.early_stopping.noise_rate, classes)
-        except ValueError as error:
-            raise MethodError(f"early_stopping.{error}") from error
-
-
 def train_classifier(slug: str, dataset: Dataset, config: ClassifierConfig, run: Run) -> Checkpoint:
     """Train on one part of the data, stop on a second one where asked, and measure on a third.
 
@@ -129,18 +120,13 @@ def train_classifier(slug: str, dataset: Dataset, config: ClassifierConfig, run:
         Cancelled: the user asked for it.
     """
     check_labels(dataset)
-    _check_noise_rate(config, len(dataset.class_names))
+    check_noise_rate(config.early_stopping, len(dataset.class_names))
     architecture, spec = architecture_of(dataset, config.encoder), input_spec(dataset, config.image_size)
     remaining, test = validation_split(dataset, config.test_share, run.seed)
     training, validation = dataset.select(remaining), None
     stopping = config.early_stopping
     if stopping is not None and stopping.rule == "noisy-validation":
-        kept, held = validation_split(training, stopping.validation_share, run.seed + 1)
-        if len(held) == 0:
-            raise MethodError("early_stopping.validation_share: it holds out no sample")
-        if len(held) < FEW_SAMPLES:
-            error = 50 / len(held) ** 0.5
-            run.log(f"only {len(held)} samples choose the epoch: one standard error is up to {error:.1f} points")
+        kept, held = hold_out(training, stopping, run.seed + 1, run)
         validation = (as_tensor(training.select(held), spec), torch.from_numpy(training.require_labels()[held]))
         training = training.select(kept)
     inputs = as_tensor(training, spec)
@@ -192,15 +178,7 @@ def training_figures(
     if stopping is None:
         return figures
     kept = {name: tensor.clone() for name, tensor in fitted.network.state_dict().items()}
-    row = fitted.curve[fitted.epoch - 1]
-    setting = f"epoch {fitted.epoch}, rule {stopping.rule}"
-    figures.append(Figure(name="relative distance", value=float(row["relative_distance"] or 0), setting=setting))
-    noisy = row["validation_accuracy"]
-    if noisy is not None:
-        figures.append(Figure(name="noisy-validation accuracy", value=float(noisy), setting=setting))
-        if stopping.noise_rate is not None:
-            value = estimated_clean_accuracy(float(noisy), stopping.noise_rate, classes)
-            figures.append(Figure(name="estimated clean accuracy", value=value, setting=f"noise {stopping.noise_rate}"))
+    figures += stopping_figures(stopping, fitted.curve[fitted.epoch - 1], fitted.epoch, classes)
     if stopping.continue_to_end and "accuracy" in tensors:
         fitted.network.load_state_dict(fitted.last)
         value = accuracy(fitted.network, *tensors["accuracy"])

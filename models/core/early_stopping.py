@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from models.core.dataset import Dataset
 from models.core.datasets.checks import duplicate_groups
+from models.core.figures import Figure
 from models.core.inputs import Float64, Int64
+from models.core.method import MethodError
+from models.core.run import Run
 from models.core.trainer_options import EarlyStopping
 from models.core.training import Arrays
 
@@ -212,3 +215,50 @@ def validation_split(dataset: Dataset, share: float, seed: int) -> tuple[Int64, 
         held[generator.permutation(members)[: round(share * len(members))]] = True
     held = held[first]
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def check_noise_rate(options: EarlyStopping | None, classes: int) -> None:
+    """Say before the training that nothing could be estimated after it.
+
+    Raises:
+        MethodError: at the given noise rate labels say nothing.
+    """
+    if options is not None and options.noise_rate is not None:
+        try:
+            estimated_clean_accuracy(0.5, options.noise_rate, classes)
+        except ValueError as error:
+            raise MethodError(f"early_stopping.{error}") from error
+
+
+def hold_out(dataset: Dataset, options: EarlyStopping, seed: int, run: Run) -> tuple[Int64, Int64]:
+    """Positions for training and those whose labels choose the epoch; tells the run where the latter are few.
+
+    Raises:
+        MethodError: nothing would be held out.
+    """
+    kept, held = validation_split(dataset, options.validation_share, seed)
+    if not len(held):
+        raise MethodError("early_stopping.validation_share: it holds out no sample")
+    if len(held) < FEW_SAMPLES:
+        error = 50 / len(held) ** 0.5
+        run.log(f"only {len(held)} samples choose the epoch: one standard error is up to {error:.1f} points")
+    return kept, held
+
+
+def stopping_figures(
+    options: EarlyStopping, row: Mapping[str, float | int | str | None], epoch: int, classes: int
+) -> list[Figure]:
+    """What a training's curve says at the epoch whose weights are kept.
+
+    Args:
+        row: of the curve, that of ``epoch`` (1-based).
+    """
+    setting = f"epoch {epoch}, rule {options.rule}"
+    figures = [Figure(name="relative distance", value=float(row["relative_distance"] or 0), setting=setting)]
+    noisy = row["validation_accuracy"]
+    if noisy is not None:
+        figures.append(Figure(name="noisy-validation accuracy", value=float(noisy), setting=setting))
+        if options.noise_rate is not None:
+            value = estimated_clean_accuracy(float(noisy), options.noise_rate, classes)
+            figures.append(Figure(name="estimated clean accuracy", value=value, setting=f"noise {options.noise_rate}"))
+    return figures

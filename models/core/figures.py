@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from models.core.dataset import Dataset
 
 
 def library_versions() -> dict[str, str]:
@@ -62,3 +66,16 @@ class Figures(BaseModel):
     command: str = ""
     seconds: float = 0.0
     versions: dict[str, str] = Field(default_factory=library_versions)
+
+
+def measured(
+    dataset: Dataset | None, on_dataset: Callable[[Dataset], list[Figure]], prove: Callable[[], Figures], command: str
+) -> Figures:
+    """What ``evaluate`` gives: figures on the user's ``dataset``, or the proof where there is none, timed."""
+    started = time.monotonic()
+    if dataset is None:
+        found = prove()
+    else:
+        found = Figures(figures=on_dataset(dataset), data_sha256={dataset.name: dataset.sha256})
+    found.seconds, found.command = round(time.monotonic() - started, 1), command
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from models.core.checkpoint import Checkpoint
 from models.core.classification import user_figures
 from models.core.dataset import Dataset
-from models.core.figures import Figure, Figures
+from models.core.figures import Figure, Figures, measured
 from models.core.parts import Row, measure_parts
 from models.core.run import Run
 from models.core.sources import load
@@ -33,16 +32,12 @@ def evaluate_method(checkpoint: Checkpoint, run: Run, dataset: Dataset | None) -
         DataUnavailableError: Fashion-MNIST can neither be found nor fetched.
         Cancelled: the user asked for it.
     """
-    started = time.monotonic()
-    if dataset is not None:
-        figures = Figures(
-            figures=user_figures(checkpoint, dataset, run.device), data_sha256={dataset.name: dataset.sha256}
-        )
-    else:
-        figures = _prove(checkpoint, run)
-    figures.seconds = round(time.monotonic() - started, 1)
-    figures.command = "deepnight evaluate early-stopping"
-    return figures
+    return measured(
+        dataset,
+        lambda given: user_figures(checkpoint, given, run.device),
+        lambda: _prove(checkpoint, run),
+        "deepnight evaluate early-stopping",
+    )
 
 
 def _prove(checkpoint: Checkpoint, run: Run) -> Figures:

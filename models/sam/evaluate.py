@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from models.core.checkpoint import Checkpoint
 from models.core.classification import user_figures
 from models.core.classifiers import as_tensor, read_classifier
 from models.core.dataset import Dataset
-from models.core.figures import Figures
+from models.core.figures import Figures, measured
 from models.core.inputs import ImageSpec
 from models.core.parts import Row, measure_parts
 from models.core.run import Run
@@ -43,16 +42,12 @@ def evaluate_method(checkpoint: Checkpoint, run: Run, dataset: Dataset | None) -
         DataUnavailableError: Fashion-MNIST can neither be found nor fetched.
         Cancelled: the user asked for it.
     """
-    started = time.monotonic()
-    if dataset is not None:
-        figures = Figures(
-            figures=user_figures(checkpoint, dataset, run.device), data_sha256={dataset.name: dataset.sha256}
-        )
-    else:
-        figures = _prove(checkpoint, run)
-    figures.seconds = round(time.monotonic() - started, 1)
-    figures.command = f"deepnight evaluate sam@{checkpoint.config.version}"
-    return figures
+    return measured(
+        dataset,
+        lambda given: user_figures(checkpoint, given, run.device),
+        lambda: _prove(checkpoint, run),
+        f"deepnight evaluate sam@{checkpoint.config.version}",
+    )
 
 
 def _prove(checkpoint: Checkpoint, run: Run) -> Figures:

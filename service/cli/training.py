@@ -50,9 +50,9 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a method on a data set. The same command continues a run that was interrupted."""
-    entry = _entry(method)
     from models.core.curves import draw_curves
 
+    entry = _entry(method)
     config = _config(entry, preset, settings or [])
     folder = out or Path("runs") / f"{entry.slug}-{seed}"
     with _reported(), progress(f"training {entry.slug}") as report:

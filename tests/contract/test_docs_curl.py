@@ -5,13 +5,13 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.contract.conftest import KEY
+from tests.contract.waiting import ended
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests/data"
@@ -89,12 +89,3 @@ def test_the_requests_of_a_method_page(page, shell, client):
     for job in jobs:
         client.post(f"/v1/jobs/{job}/cancel")
     assert {ended(client, job)["status"] for job in jobs} <= {"succeeded", "cancelled"}
-
-
-def ended(client, job):
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        answer = client.get(f"/v1/jobs/{job}", params={"wait": 20}).json()
-        if answer["status"] not in ("queued", "running"):
-            return answer
-    raise TimeoutError(job)

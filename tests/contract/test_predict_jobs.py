@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.contract.examples import example_item, example_request
+from tests.contract.waiting import ended
 
 
 def finish(client, answer):
@@ -11,12 +12,7 @@ def finish(client, answer):
     assert answer.status_code == 202, answer.text
     assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
     assert int(answer.headers["retry-after"]) >= 1
-    job = answer.json()
-    for _ in range(6):
-        if job["status"] not in ("queued", "running"):
-            break
-        job = client.get(answer.headers["location"], params={"wait": 20}).json()
-    return job
+    return ended(client, answer.json()["id"])
 
 
 @pytest.mark.timeout(180)

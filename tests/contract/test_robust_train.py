@@ -1,23 +1,15 @@
 """A job that publishes a version by itself: it is served when the job has succeeded, and a taken name is refused."""
 
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.contract.waiting import ended
 
 DATA = Path(__file__).parents[1] / "data"
 PARAMETERS = {"epochs": 2, "version": "stopped", "early_stopping": {"min_epochs": 1}}
 
 pytestmark = [pytest.mark.usefixtures("worker"), pytest.mark.timeout(300)]
-
-
-def ended(client, job):
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        answer = client.get(f"/v1/jobs/{job}", params={"wait": 20}).json()
-        if answer["status"] not in ("queued", "running"):
-            return answer
-    raise TimeoutError(job)
 
 
 def test_the_stopped_version_is_served_and_its_name_is_taken(client):

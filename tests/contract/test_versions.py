@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.contract.examples import png
+from tests.contract.waiting import ended
 
 DATA = Path(__file__).parents[1] / "data"
 pytestmark = pytest.mark.timeout(240)
@@ -21,10 +22,7 @@ def upload(client, name):
 def train(client, model, dataset, **parameters):
     job = client.post("/v1/jobs", json={"kind": "train", "model": model, "dataset": dataset, "parameters": parameters})
     assert job.status_code == 202, job.text
-    for _ in range(10):
-        record = client.get(f"/v1/jobs/{job.json()['id']}", params={"wait": 20}).json()
-        if record["status"] not in ("queued", "running"):
-            break
+    record = ended(client, job.json()["id"], seconds=200)
     assert record["status"] == "succeeded", record
     return client.get(f"/v1/jobs/{record['id']}/result").json()
 

@@ -63,16 +63,15 @@ def run(job: WorkerContext, spec: JobSpec) -> dict[str, Any]:
     model, dataset = named(spec.model, "/model"), named(spec.dataset, "/dataset")
     entry = job.registry[model]
     chosen, config = _parse(entry, spec.parameters)
-    name = chosen.version or job.job_id.removeprefix("job_")[:12]
+    name = chosen.version or job.version_name
     _check_free(job, entry, name)
     checkpoint = entry.method.train(job.dataset(dataset), config, job)
-    job.flush()
     _leave_artifacts(job, checkpoint)
-    version = job.versions.publish(entry.slug, name, checkpoint.folder, owner=job.owner, job=job.job_id)
+    published = job.publish(entry.slug, checkpoint, name)
     figures = checkpoint.figures
     return {
         "object": "train",
-        "model": version.id,
+        "model": published,
         "dataset": dataset,
         "seed": job.seed,
         "config": config.model_dump(mode="json"),

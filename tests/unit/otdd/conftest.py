@@ -2,22 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from models.otdd.variants import inverted, original, rotated
 from tests.unit.local_job import LocalJob
 
 DATA = Path(__file__).parents[2] / "data"
 SIZE = 200
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Batches this small gain nothing from threads, which fight over the cores of a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write(folder, name, dataset):
