@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -75,24 +76,23 @@ def train_encoder(recipe: Recipe, dataset: Dataset, run: Run, steps: int = STEPS
     return network.eval()
 
 
-def train_together(
-    names: list[str], out: Path, steps: int, device: str
-) -> list[tuple[str, dict[str, Tensor], float, str]]:
+def train_together(names: list[str], out: Path, steps: int, device: str) -> list[tuple[str, bytes, float, str]]:
     """Train some encoders at the same time, a thread and (on a GPU) a stream each.
 
     Returns:
-        Of each its name, its weights on the CPU, the seconds and the last line of its log.
+        Of each its name, its weights as safetensors, the seconds and the last line of its log.
     """
     torch.set_num_threads(1)
     dataset = sources.load(DATA, "train")
 
-    def one(name: str) -> tuple[str, dict[str, Tensor], float, str]:
+    def one(name: str) -> tuple[str, bytes, float, str]:
         lines: list[str] = []
         run = LocalRun(out / name, seed=RECIPES[name].seed, device=device, log=lines.append)
         started = time.monotonic()
         with torch.cuda.stream(torch.cuda.Stream()) if device.startswith("cuda") else nullcontext():  # type: ignore[no-untyped-call]
             network = train_encoder(RECIPES[name], dataset, run, steps).cpu()
-        return name, network.state_dict(), time.monotonic() - started, lines[-1]
+        weights = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+        return name, save(weights), time.monotonic() - started, lines[-1]
 
     with ThreadPoolExecutor(len(names)) as pool:
         return list(pool.map(one, names))
@@ -113,7 +113,7 @@ def train_all(
         for done in as_completed(waiting):
             for name, weights, seconds, line in done.result():
                 network = EmbeddingNetwork(RECIPES[name].config, SPEC.channels)
-                network.load_state_dict(weights)
+                network.load_state_dict(load(weights))
                 yield name, network, seconds, line
 
 

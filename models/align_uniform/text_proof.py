@@ -156,7 +156,11 @@ class _Bench:
 
         k = min(20, train.shape[0])
         voted = [
-            vote(torch.from_numpy((test[start : start + _CHUNK] @ train.T).toarray()), torch.from_numpy(labels), k)
+            vote(
+                torch.from_numpy((test[start : start + _CHUNK] @ train.T).toarray()).float(),
+                torch.from_numpy(labels),
+                k,
+            )
             for start in range(0, test.shape[0], _CHUNK)
         ]
         return Row(

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import load
 
 from models.align_uniform.baselines import HELD_OUT, initial, train_encoder, train_together
 from models.align_uniform.proof import Row, rank_correlations
@@ -57,7 +58,7 @@ def test_encoders_trained_together_are_those_trained_alone(enough, tmp_path, mon
         alone = train_encoder(RECIPES[name], enough, LocalRun(tmp_path / "alone", seed=RECIPES[name].seed), steps=3)
         assert line.startswith("step 3/3")
         for key, tensor in alone.state_dict().items():
-            assert torch.equal(tensor, weights[key]), key
+            assert torch.equal(tensor, load(weights)[key]), key
     assert not torch.equal(initial(RECIPES[names[0]]).head[0].weight, initial(RECIPES[names[1]]).head[0].weight)
 
 
