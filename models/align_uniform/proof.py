@@ -210,8 +210,12 @@ def rank_correlations(rows: list[Row]) -> dict[str, float]:
 
 
 def _partial(first: float, second: float, between: float) -> float:
-    """Partial correlation with the first of two variables from each one's own and that between the two."""
-    return (first - second * between) / float(np.sqrt((1 - second**2) * (1 - between**2)))
+    """Partial correlation with the first of two variables from each one's own and that between the two.
+
+    0 where the second leaves nothing to explain.
+    """
+    left = float(np.sqrt((1 - second**2) * (1 - between**2)))
+    return (first - second * between) / left if left > 1e-9 else 0.0
 
 
 def theorem_on_circle(

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load
@@ -83,3 +84,18 @@ def test_rank_correlations_leave_untrained_heads_out():
     assert found["align"] == pytest.approx(-1)
     assert found["uniform"] == pytest.approx(1)
     assert found["best_in_corner"] == 3
+
+
+def test_partial_correlations_hold_the_other_metric_fixed():
+    """Accuracy is minus the sum of two metrics that oppose each other: neither alone, both together."""
+    generator = np.random.default_rng(0)
+    align = np.linspace(0, 1, 60)
+    uniform = -align + generator.normal(0, 0.2, 60)
+    accuracy = -(align + uniform) + generator.normal(0, 0.02, 60)
+    rows = [
+        Row(f"r{i}", "g", *(float(value), 0, 0, 0), align=float(a), uniform=float(u))
+        for i, (value, a, u) in enumerate(zip(accuracy, align, uniform, strict=True))
+    ]
+    found = rank_correlations(rows)
+    assert abs(found["align"]) < 0.4
+    assert found["align_given_uniform"] < -0.8 and found["uniform_given_align"] < -0.8
