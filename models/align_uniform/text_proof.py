@@ -19,6 +19,7 @@ from models.align_uniform.data import fixed_text_pairs
 from models.align_uniform.findings import MEASURES, by_group, row_table
 from models.align_uniform.network import EmbeddingNetwork, open_network
 from models.align_uniform.proof import LOW_LABEL_DRAWS, METRIC_SAMPLES, Row, measure_features
+from models.align_uniform.proof_pictures import draw_texts
 from models.align_uniform.recipes import SIMCLR
 from models.align_uniform.schema import Config
 from models.align_uniform.words import BagOfWords, token_matrix
@@ -51,6 +52,8 @@ def prove_texts(checkpoint: Checkpoint, run: Run) -> Figures:
 def measure_texts(checkpoint: Checkpoint, run: Run, train: Dataset, test: Dataset, seeds: int = SEEDS) -> Figures:
     """Train the method and SimCLR on ``train`` without labels; measure them, what they start from, and TF-IDF.
 
+    Writes the artifact ``align-uniform-text.png``.
+
     Args:
         checkpoint: a version for texts, measured as well; its configuration is that of the trainings.
         run: goes on from its resume point.
@@ -75,6 +78,7 @@ def measure_texts(checkpoint: Checkpoint, run: Run, train: Dataset, test: Datase
     titles = list(measures)
     rows = measure_parts(run, titles, lambda number, part: asdict(measures[titles[number]](titles[number], part)))
     found = [Row(**row) for row in rows]
+    draw_texts(run.artifact("align-uniform-text.png", "image/png"), found)
     return Figures(
         figures=figures(found, f"package descriptions, {len(train.class_names)} sections"),
         claims=claims(found),

@@ -136,6 +136,7 @@ def test_the_proof_of_texts_on_a_slice(docstrings, trained, tmp_path):
     assert rows[METHOD]["steps"] == 3 * (220 // CONFIG.batch_size)
     assert min(row["linear"] for row in rows.values()) > 1.5 / len(docstrings.class_names)
     assert len(figures.claims) == 5
+    assert (tmp_path / "align-uniform-text.png").read_bytes().startswith(b"\x89PNG")
     assert run.load_state()[1]["rows"][0]["name"] == SHIPPED, "a proof that is stopped goes on"
 
 
