@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,8 +37,11 @@ class Features:
 
     def network(self, outputs: int) -> Classifier:
         """A freshly initialised network (from torch's global generator) that standardises by these inputs."""
-        mean, std = _moments(self.inputs)
-        return Classifier(self.architecture, tuple(self.inputs.shape[1:]), outputs, mean, std)
+        return Classifier(self.architecture, tuple(self.inputs.shape[1:]), outputs, *self._moments)
+
+    @cached_property
+    def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return _moments(self.inputs)
 
 
 def extract_features(dataset: Dataset, encoder: str, *, image_size: int, seed: int) -> Features:

@@ -129,7 +129,7 @@ def fit(
             network.parameters(), lr=schedule.learning_rate, momentum=0.9, nesterov=True,
             weight_decay=schedule.weight_decay, foreach=True,
         )  # fmt: skip
-        steps = schedule.epochs * len(_sizes(len(targets), schedule.batch_size))
+        steps = schedule.epochs * len(batch_sizes(len(targets), schedule.batch_size))
         optimizer = SAM(base, schedule.sharpness_aware, network, total_steps=steps)
         order = torch.Generator().manual_seed(seed)
         parts = ({"network": network}, {"optimizer": optimizer}, {"order": order})
@@ -226,7 +226,7 @@ def _backward(
     return loss.detach()
 
 
-def _sizes(samples: int, size: int) -> list[int]:
+def batch_sizes(samples: int, size: int) -> list[int]:
     """Sizes of the batches of an epoch; a last batch of one joins the one before, as batch norm needs two."""
     full, rest = divmod(samples, size)
     sizes = [size] * full + ([rest] if rest else [])
@@ -237,7 +237,7 @@ def _sizes(samples: int, size: int) -> list[int]:
 
 def _batches(samples: int, size: int, order: torch.Generator) -> Iterator[torch.Tensor]:
     """A random partition of all positions."""
-    return iter(torch.split(torch.randperm(samples, generator=order), _sizes(samples, size)))
+    return iter(torch.split(torch.randperm(samples, generator=order), batch_sizes(samples, size)))
 
 
 def crop_and_flip(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
