@@ -6,6 +6,7 @@ A step of one small network is too little work for an accelerator; a step of fif
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from models.aum.fit import Schedule, batch_sizes
 from models.aum.network import Classifier
 from models.core.margins import Margins, NonFiniteLogitsError
 from models.core.training import Arrays
+
+_Kind = tuple[int, float, bool]  # batch size, learning rate, whether its passes are counted
+_WARM_UP = 3  # steps before one is captured: libraries allocate in their first calls
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,41 +102,88 @@ def fit_side_by_side(
     Raises:
         NonFiniteLogitsError: a training diverged.
     """
-    device = inputs.device
-    networks = [_built(member).to(device).train() for member in members]
-    template = copy.deepcopy(networks[0])
-    parameters, buffers = stack_module_state(networks)
-    optimizer = torch.optim.SGD(
-        list(parameters.values()), lr=schedule.learning_rate, momentum=0.9, nesterov=True,
-        weight_decay=schedule.weight_decay, foreach=True,
-    )  # fmt: skip
-
-    def forward(p: dict[str, torch.Tensor], b: dict[str, torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = functional_call(template, (p, b), (batch,))
-        return logits
-
-    targets = torch.stack([member.targets for member in members]).to(device)
-    first = torch.tensor([[member.first] for member in members], device=device)
+    ensemble = _Ensemble(inputs, members, schedule, passes)
     orders = [_orders(member, samples) for member in members]
     for epoch in range(schedule.epochs):
-        optimizer.param_groups[0]["lr"] = schedule.rate(epoch)
-        order = torch.stack([next(stream) for stream in orders]).to(device)
+        order = torch.stack([next(stream) for stream in orders]).to(inputs.device)
         for positions in torch.split(order, batch_sizes(samples, schedule.batch_size), dim=1):
-            labels = targets.gather(1, positions)
-            optimizer.zero_grad()
-            logits = torch.vmap(forward)(parameters, buffers, inputs[first + positions])
-            # Every member's mean loss, summed: none sees another's gradient.
-            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(members)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if passes is not None and epoch >= skip_epochs:
-                passes.update(logits.detach(), labels, positions)
-        if not bool(torch.isfinite(loss)):
+            ensemble.advance(positions, schedule.rate(epoch), counted=epoch >= skip_epochs)
+        if not bool(torch.isfinite(ensemble.loss)):
             raise NonFiniteLogitsError("training diverged: lower the learning rate")
         report((epoch + 1) / schedule.epochs)
-    for number, network in enumerate(networks):
-        network.load_state_dict({name: stacked[number] for name, stacked in (parameters | buffers).items()})
-    return [network.eval() for network in networks]
+    return ensemble.networks()
+
+
+class _Ensemble:
+    """The stacked networks and their optimiser."""
+
+    def __init__(
+        self, inputs: torch.Tensor, members: Sequence[Member], schedule: Schedule, passes: Passes | None
+    ) -> None:
+        device = inputs.device
+        self.inputs, self.passes, self.loss = inputs, passes, torch.zeros((), device=device)
+        self._networks = [_built(member).to(device).train() for member in members]
+        self._template = copy.deepcopy(self._networks[0])
+        self._parameters, self._buffers = stack_module_state(self._networks)
+        self._optimizer = torch.optim.SGD(
+            list(self._parameters.values()), lr=schedule.learning_rate, momentum=0.9, nesterov=True,
+            weight_decay=schedule.weight_decay, foreach=True,
+        )  # fmt: skip
+        self._targets = torch.stack([member.targets for member in members]).to(device)
+        self._first = torch.tensor([[member.first] for member in members], device=device)
+        self._seen: Counter[_Kind] = Counter()
+        self._graphs: dict[_Kind, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
+
+    def advance(self, positions: torch.Tensor, rate: float, counted: bool) -> None:
+        """One step on the samples at ``positions`` int64 ``(E, B)``.
+
+        On CUDA a step is captured and replayed: launching its hundred kernels one by one takes longer than they run.
+        """
+        self._optimizer.param_groups[0]["lr"] = rate
+        kind = positions.shape[1], rate, counted
+        self._seen[kind] += 1
+        if positions.device.type != "cuda":
+            self._step(positions, counted)
+        elif self._seen[kind] <= _WARM_UP:
+            beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                self._step(positions, counted)
+            torch.cuda.current_stream().wait_stream(beside)
+        else:
+            if kind not in self._graphs:
+                self._graphs[kind] = torch.cuda.CUDAGraph(), positions.clone()
+                with torch.cuda.graph(self._graphs[kind][0]):
+                    self._step(self._graphs[kind][1], counted)
+            graph, captured = self._graphs[kind]
+            captured.copy_(positions)
+            graph.replay()
+
+    def _step(self, positions: torch.Tensor, counted: bool) -> None:
+        labels = self._targets.gather(1, positions)
+        self._optimizer.zero_grad()
+        batch = self.inputs[self._first + positions]
+        logits = torch.vmap(self._logits)(self._parameters, self._buffers, batch)
+        # Every member's mean loss, summed: none sees another's gradient.
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        if self.passes is not None and counted:
+            self.passes.update(logits.detach(), labels, positions)
+        self.loss.copy_(loss.detach())
+
+    def _logits(
+        self, parameters: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor], batch: torch.Tensor
+    ) -> torch.Tensor:
+        logits: torch.Tensor = functional_call(self._template, (parameters, buffers), (batch,))
+        return logits
+
+    def networks(self) -> list[Classifier]:
+        """Each member's network in evaluation mode."""
+        for number, network in enumerate(self._networks):
+            stacked = self._parameters | self._buffers
+            network.load_state_dict({name: tensor[number] for name, tensor in stacked.items()})
+        return [network.eval() for network in self._networks]
 
 
 def _built(member: Member) -> Classifier:
