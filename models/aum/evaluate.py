@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from models.aum.cells import Cell
-from models.aum.features import image_tensor, vector_tensor
 from models.aum.findings import summarise
-from models.aum.fit import logits_of
 from models.aum.proof import measure_cells
 from models.aum.train import read_networks
 from models.core.checkpoint import Checkpoint
+from models.core.classification import label_figures
+from models.core.classifiers import as_tensor, logits_of
 from models.core.dataset import Dataset
 from models.core.devices import pick_device
 from models.core.figures import Figure, Figures, measured
-from models.core.inputs import ImageSpec
-from models.core.method import MethodError
+from models.core.inputs import ImageSpec, VectorSpec
 from models.core.parts import Row, measure_parts
 from models.core.run import Run
 from models.core.sources import load
@@ -99,22 +97,10 @@ def classification_figures(checkpoint: Checkpoint, run: Run, dataset: Dataset) -
     """Accuracy and cross-entropy of the checkpoint on a labelled data set, matched by class name."""
     network, text = read_networks(checkpoint)
     spec = checkpoint.config.input
-    if isinstance(spec, ImageSpec):
-        inputs = image_tensor(dataset.images(spec))
-    elif text is not None:
-        inputs = torch.from_numpy(text.vectors(dataset.texts()))
+    if isinstance(spec, ImageSpec | VectorSpec):
+        inputs = as_tensor(dataset, spec)
     else:
-        inputs = vector_tensor(dataset.vectors(), network.mean.numel())
-    positions = {name: index for index, name in enumerate(checkpoint.config.class_names)}
-    names = [dataset.class_names[index] for index in dataset.require_labels()]
-    unknown = sorted(set(names) - positions.keys())
-    if unknown:
-        raise MethodError(f"dataset: class {unknown[0]!r} is not one of the checkpoint's")
-    labels = np.array([positions[name] for name in names])
-    logits = logits_of(network.to(pick_device(run.device)), inputs).double()
-    setting = f"{dataset.name or 'data set'}, N={len(labels):,}"
-    entropy = -logits.log_softmax(dim=1).numpy()[np.arange(len(labels)), labels]
-    return [
-        Figure(name="accuracy", value=float((logits.argmax(dim=1).numpy() == labels).mean()), setting=setting),
-        Figure(name="cross-entropy", value=float(entropy.mean()), unit="nats", setting=setting),
-    ]
+        assert text is not None
+        inputs = torch.from_numpy(text.vectors(dataset.texts()))
+    logits = logits_of(network.to(pick_device(run.device)), inputs)
+    return label_figures(logits, dataset, checkpoint.config.class_names)

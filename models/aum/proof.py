@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from models.aum.cells import Cell, Noisy, corrupted
-from models.aum.features import image_tensor
-from models.aum.fit import derive_seed, logits_of
+from models.aum.fit import derive_seed
 from models.aum.folds import FoldRuns
 from models.aum.ranking import Bools, Ranking, rank_samples
 from models.aum.scores import confident_learning, flag_scores, losses, mixture, ranking_scores
 from models.aum.thresholds import noise_rate
 from models.aum.trainer import Trainer
+from models.core.classifiers import batch_tensor, logits_of
 from models.core.inputs import Float64
 from models.core.parts import Row
 from models.core.run import Run
@@ -69,7 +69,7 @@ def measure_cells(cells: Sequence[Cell], run: Run) -> list[Row]:
     arms = [(number, name, mask) for number, found in enumerate(judged)
             for name, mask in found.dropped(noisy[number]).items()]  # fmt: skip
     networks = trainer.retrain([(noisy[number], mask) for number, _, mask in arms])
-    test_inputs = image_tensor(np.asarray(test.inputs)).to(trainer.device)
+    test_inputs = batch_tensor(test.inputs).to(trainer.device)
     for (number, name, _), network in zip(arms, networks, strict=True):
         predicted = logits_of(network, test_inputs).argmax(dim=1).numpy()
         rows[number][f"accuracy_{name}"] = float((predicted == test.require_labels()).mean())

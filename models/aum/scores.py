@@ -8,9 +8,9 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
 
-from models.aum.fit import logits_of
 from models.aum.network import Classifier
 from models.aum.ranking import Bools
+from models.core.classifiers import logits_of
 from models.core.inputs import Float64, Int64
 from models.core.parts import Row
 

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from models.aum.cells import Noisy
-from models.aum.fit import Schedule, derive_seed, logits_of, ordinary_schedule
+from models.aum.fit import Schedule, derive_seed, ordinary_schedule
 from models.aum.folds import FoldPlan, FoldRuns, fold_seed, gather_folds, relabelled, threshold_sets
 from models.aum.network import Classifier
 from models.aum.ranking import Bools
 from models.aum.side_by_side import Member, Passes, fit_side_by_side
 from models.aum.thresholds import mean_over_eligible, threshold_count
+from models.core.classifiers import logits_of
 from models.core.devices import pick_device
 from models.core.inputs import Float64
 from models.core.run import Run
