@@ -178,7 +178,7 @@ def test_evaluates_a_users_data(pictures, texts, tmp_path):
         figures = {figure.name: figure.value for figure in Aum.evaluate(checkpoint, run, dataset).figures}
         assert figures["accuracy"] > 1.5 / len(dataset.class_names)
         assert 0 < figures["cross-entropy"] < 3
-    with pytest.raises(MethodError, match="class 'Ankle boot' is not one of the checkpoint's"):
+    with pytest.raises(MethodError, match="class 'T-shirt/top' is not one of the checkpoint's"):
         Aum.evaluate(checkpoint, run, Dataset("text", ["x"] * 600, pictures.labels, pictures.class_names))
 
 
