@@ -9,8 +9,11 @@ import torch
 from models.aum import proof
 from models.aum.cells import Cell
 from models.aum.detection import run as detect
+from models.aum.fit import Schedule
 from models.aum.method import Aum
+from models.aum.network import Classifier
 from models.aum.schema import Config, MislabeledDetection, Params
+from models.aum.side_by_side import Member, Passes, fit_side_by_side
 from models.core.dataset import Dataset
 from models.core.registry import Registry
 from models.core.run import LocalRun
@@ -63,10 +66,34 @@ def test_the_job_ranks_as_on_the_cpu(tmp_path):
     assert np.corrcoef(*aums)[0, 1] > 0.95
 
 
+def test_steps_replayed_side_by_side_are_those_of_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    samples, generator = 70, torch.Generator().manual_seed(0)
+    inputs = torch.randint(0, 256, (samples, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    targets = torch.randint(0, 3, (samples,), generator=generator)
+
+    def network():
+        return Classifier("small-cnn", (1, 8, 8), 3, torch.full((1, 1, 1), 127.0), torch.full((1, 1, 1), 74.0))
+
+    members = [Member(network, 0, targets, torch.arange(samples), seed) for seed in (0, 1)]
+    found = []
+    for device in ("cpu", "cuda"):
+        passes = Passes(2, samples, 3, torch.device(device))
+        networks = fit_side_by_side(
+            inputs.to(device), members, Schedule(4, 16, 0.02, 1e-3), samples, lambda done: None, passes, skip_epochs=1
+        )
+        assert passes.margins.counts.tolist() == [3] * (2 * samples)
+        vectors = [torch.nn.utils.parameters_to_vector(network.parameters()).cpu() for network in networks]
+        found.append((torch.stack(vectors), np.stack([member["aum"] for member in passes.split()])))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-2, atol=1e-2)
+
+
 def test_a_cell_of_the_proof_agrees_with_the_cpu(tmp_path):
-    cells = [Cell("digits", 1000, "uniform", 0.2, seed) for seed in (0, 1)]
-    here, there = (proof.measure_cells(cells, LocalRun(tmp_path / device, device=device)) for device in ("cpu", "cuda"))
-    for one, other in zip(here, there, strict=True):
-        assert one["true_share"] == other["true_share"]
-        assert other["auroc_aum"] == pytest.approx(one["auroc_aum"], abs=0.02)
-        assert other["accuracy_oracle"] == pytest.approx(one["accuracy_oracle"], abs=0.06)
+    cells = [Cell("digits", 400, "uniform", 0.2, 0)]
+    here, there = (
+        proof.measure_cells(cells, LocalRun(tmp_path / device, device=device))[0] for device in ("cpu", "cuda")
+    )
+    assert here["true_share"] == there["true_share"]
+    assert there["auroc_aum"] == pytest.approx(here["auroc_aum"], abs=0.04)
+    assert there["accuracy_oracle"] > there["accuracy_all"]
