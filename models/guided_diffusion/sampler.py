@@ -12,11 +12,12 @@ them. Steps with less signal than ``LEAST_SIGNAL`` therefore take the estimate o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from models.guided_diffusion.network import UNet
+from models.guided_diffusion.blocks import Conditioning
 from models.guided_diffusion.process import Process, at
 from models.guided_diffusion.schedule import Schedule, spaced
 from models.guided_diffusion.schema import Params
@@ -37,18 +38,30 @@ def gradient_of(classifier: Callable[[Tensor, Tensor], Tensor], classes: Tensor)
         classes: int64 ``(B,)``; -1 for a picture that no class steers, whose gradient is zero.
     """
     steered = classes >= 0
+    rows = slice(None) if bool(steered.all()) else steered  # picking rows by a mask makes the host wait for the device
 
     def gradient(x: Tensor, t: Tensor) -> Tensor:
         with torch.inference_mode(mode=False), torch.enable_grad():
-            leaf, chosen = x[steered].clone().requires_grad_(), classes[steered].clone()
-            logits = classifier(leaf, t[steered].clone())
+            leaf, chosen = x[rows].clone().requires_grad_(), classes[rows].clone()
+            logits = classifier(leaf, t[rows].clone())
             picked = logits.log_softmax(dim=1).gather(1, chosen[:, None]).sum()
             (found,) = torch.autograd.grad(picked, leaf)
         result = torch.zeros_like(x)
-        result[steered] = found
+        result[rows] = found
         return result
 
     return gradient
+
+
+class Modulated(Protocol):
+    """A U-Net whose blocks' scales and shifts are made apart from its pass (:class:`~.network.UNet`, or a faster one).
+
+    :meth:`modulated` takes pictures ``(B, C, H, W)`` and the rows ``(B, M)`` of ``conditioning``.
+    """
+
+    conditioning: Conditioning
+
+    def modulated(self, x: Tensor, rows: Tensor) -> Tensor: ...  # noqa: D102
 
 
 class Denoise:
@@ -57,7 +70,7 @@ class Denoise:
     All labels of the table are computed whatever the batch asks for, so that rounding does not depend on the batch.
     """
 
-    def __init__(self, network: UNet, labels: Tensor) -> None:
+    def __init__(self, network: Modulated, labels: Tensor) -> None:
         self.network, self.labels = network, labels
         self.all_labels = torch.arange(network.conditioning.labels, device=labels.device)
 
