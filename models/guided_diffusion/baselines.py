@@ -48,7 +48,7 @@ def clean_guide(checkpoint: Checkpoint, train: Dataset, run: Run) -> NoisyClassi
         learner = CleanGuide(network, config, Process(Schedule.make(config.schedule, config.timesteps), device))
         inner = _inner(run, run.scratch / "clean-guide")
         fit([learner], material.images, material.labels, inner, flip=config.flip, held_out=lambda learner: {})
-        save_file({name: value.cpu() for name, value in network.state_dict().items()}, path)
+        save_file({name: value.cpu().contiguous() for name, value in network.state_dict().items()}, path)
     network.load_state_dict(load_file(path, device=str(device)))
     return network.eval().requires_grad_(requires_grad=False)
 

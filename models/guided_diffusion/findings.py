@@ -108,8 +108,10 @@ def claims(measured: Sequence[Measured], floor: Quality) -> list[str]:
     parts: dict[str, list[str]] = {}
     for row in summary(measured)["without guidance by steps"]:
         parts.setdefault(str(row["sampler"]), []).append(f"{row['fid']:.2f} in {row['steps']}")
-    said = "; ".join(f"{name} {', '.join(values)}" for name, values in parts.items())
-    return [*found, f"FID without guidance by steps: {said} (learned, small, large: variances of ancestral sampling)."]
+    if parts:
+        said = "; ".join(f"{name} {', '.join(values)}" for name, values in parts.items())
+        found.append(f"FID without guidance by steps: {said} (learned, small, large: variances of ancestral sampling).")
+    return found
 
 
 def bound_claims(bounds: Mapping[str, Tensor]) -> list[str]:
