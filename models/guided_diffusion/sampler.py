@@ -116,10 +116,9 @@ def sample(
     low, high = (share * (len(schedule) - 1) for share in params.guidance_interval)
     advance = ddim_step if params.sampler == "ddim" else ddpm_step
     for index in reversed(range(len(process))):
-        t = torch.full((len(x),), index, device=device)
         acts = params.guidance_scale > 0 and low <= int(steps.timesteps[index]) <= high
-        output = predict(x, process.timesteps[t])
-        x, start = advance(process, output, x, t, gradient if acts else None, noise, params)
+        output = predict(x, process.timesteps[_steps(x, index)])
+        x, start = advance(process, output, x, index, gradient if acts else None, noise, params)
         yield 1 - index / len(process), start if index else x
 
 
@@ -127,7 +126,7 @@ def ddim_step(
     process: Process,
     output: Tensor,
     x: Tensor,
-    t: Tensor,
+    index: int,
     gradient: Gradient | None,
     noise: Callable[[], Tensor],
     params: Params,
@@ -137,17 +136,19 @@ def ddim_step(
     Where clipping is on, the picture that the shifted noise implies is clipped: at large scales the samples would leave
     the range otherwise. The noise is what the picture leaves.
 
+    Args:
+        index: of the step in ``process``, the same for all pictures.
+
     Returns:
         The pictures one step down and the estimate of the clean ones.
     """
-    e = output[:, : x.shape[1]]
+    t, e = _steps(x, index), output[:, : x.shape[1]]
     if gradient is not None:
         e = e - at(process.read_noise, t) * params.guidance_scale * gradient(x, process.timesteps[t])
     start = process.start_from_noise(x, t, e)
     if params.clip_denoised:
         start = start.clamp(-1, 1)
     e = process.noise_from_start(x, t, start)
-    index = int(t[0])
     kept, previous = (
         float(table[index]) for table in (process.schedule.alphas_bar, process.schedule.alphas_bar_previous)
     )
@@ -162,7 +163,7 @@ def ddpm_step(
     process: Process,
     output: Tensor,
     x: Tensor,
-    t: Tensor,
+    index: int,
     gradient: Gradient | None,
     noise: Callable[[], Tensor],
     params: Params,
@@ -172,7 +173,7 @@ def ddpm_step(
     Returns:
         The pictures one step down and the estimate of the clean ones.
     """
-    channels = x.shape[1]
+    t, channels = _steps(x, index), x.shape[1]
     start = process.start_from_noise(x, t, output[:, :channels])
     if params.clip_denoised:
         start = start.clamp(-1, 1)
@@ -183,6 +184,11 @@ def ddpm_step(
         where = (x, t) if params.guidance_at == "x" else (mean, (t - 1).clamp_min(0))
         shift = gradient(where[0], process.timesteps[where[1]])
         mean = mean + params.guidance_scale * torch.exp(log_variance) * shift
-    if int(t[0]) == 0:
+    if not index:
         return mean, start
     return mean + torch.exp(0.5 * log_variance) * noise(), start
+
+
+def _steps(x: Tensor, index: int) -> Tensor:
+    """Step ``index`` for each picture, made where they are: nothing waits for the device."""
+    return torch.full((len(x),), index, device=x.device)
