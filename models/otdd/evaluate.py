@@ -1,7 +1,7 @@
 """The figures of the card: alignment, drift, approximation and transfer, each beside its baseline.
 
-The errors after pretraining are read from ``weights/transfer.json``, which ``python -m models.otdd.evaluate`` writes in
-a few minutes; the distances that are to predict them are measured anew.
+The errors after pretraining are read from ``weights/transfer.json``, which ``python -m models.otdd.transfer_proof``
+writes; the distances that are to predict them are measured anew.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from models.core.method import MethodError
 from models.core.run import Run
 from models.otdd import proofs
 from models.otdd.pictures import drift_picture, transfer_picture
+from models.otdd.transfer_proof import SEEDS as TRANSFER_SEEDS
+from models.otdd.transfer_proof import SHOTS, transfer_distances
 from models.otdd.variants import relabelled
 
 SEEDS, SIZE, ALIGNED, TABLE_SIZE = 3, 400, 800, 5000
-TRANSFER_SEEDS, SHOTS = 5, 10
 TRANSFER = Path(__file__).parent / "weights" / "transfer.json"
 W2 = "label-agnostic W2"
 
@@ -142,7 +143,7 @@ def _approximation(found: dict[str, list[float]], seed: int, figures: list[Figur
 
 def _transfer(run: Run, figures: list[Figure], claims: list[str]) -> list[dict[str, Any]]:
     stored = json.loads(TRANSFER.read_text(encoding="utf-8"))
-    distances = proofs.transfer_distances(run.seed)
+    distances = transfer_distances(run.seed)
     scratch = {(row["seed"], row["target"]): row["error"] for row in stored if row["source"] == "none"}
     rows: list[dict[str, Any]] = []
     for (source, target), (ours, plain) in distances.items():
@@ -204,13 +205,3 @@ def _on_users_data(run: Run, dataset: Dataset, began: float) -> Figures:
         command="deepnight evaluate otdd",
         seconds=time.perf_counter() - began,
     )
-
-
-def write_transfer_errors() -> None:
-    """Pretrain and fine-tune every pair of the proof, and store the errors."""
-    rows = [row for seed in range(TRANSFER_SEEDS) for row in proofs.transfer_errors(seed, SHOTS, lambda: None)]
-    TRANSFER.write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write_transfer_errors()

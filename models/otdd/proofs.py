@@ -12,13 +12,11 @@ from models.core.dataset import Dataset
 from models.core.outputs import Distance, Sides
 from models.core.transport.labels import LabelDistance, label_tables
 from models.otdd.distance import otdd
-from models.otdd.pretraining import pretrain, target_error
 from models.otdd.schema import Params
 from models.otdd.variants import blurred, cloud, inverted, original, relabelled, rotated
 
 ANGLES = (0, 15, 30, 45, 60, 90)
 NOISES = (0.0, 0.1, 0.2, 0.4)
-TRANSFER_SAMPLES, TRANSFER_DISTANCE_SAMPLES = 2000, 1000
 
 
 def distance(a: Dataset, b: Dataset, **parameters: Any) -> Distance:
@@ -96,58 +94,6 @@ def label_table_seconds(size: int, seed: int) -> tuple[float, float]:
         label_tables(a, b, kind)
         found.append(time.process_time() - began)
     return found[0], found[1]
-
-
-def transfer_sets(seed: int) -> tuple[dict[str, Dataset], dict[str, tuple[Dataset, Dataset]]]:
-    """Sources, and targets with their test sets; no picture of a target is in the source of the same name."""
-    digits, fashion = original("digits", 6000, seed), original("fashion-mnist", 6000, seed, split="train")
-    small = original("digits-8x8", 1797, seed)
-    half = TRANSFER_SAMPLES
-    sources = {
-        "digits": digits.select(range(half)),
-        "fashion": fashion.select(range(half)),
-        "digits-8x8": small.select(range(900)),
-        "digits, rotated 45": rotated(digits.select(range(half)), 45),
-        "digits, inverted": inverted(digits.select(range(half))),
-        "fashion, blurred": blurred(fashion.select(range(half))),
-    }
-    rest = digits.select(range(half, 6000)), fashion.select(range(half, 6000)), small.select(range(900, 1797))
-    targets = {
-        "digits": rest[0],
-        "fashion": rest[1],
-        "digits-8x8": rest[2],
-    }
-    split = {name: (part.select(range(400)), part.select(range(400, len(part)))) for name, part in targets.items()}
-    return sources, split
-
-
-def transfer_errors(seed: int, shots: int, tick: Callable[[], None]) -> list[dict[str, Any]]:
-    """Test error of every (source, target) pair, and from random weights (source ``none``)."""
-    sources, targets = transfer_sets(seed)
-    rows = [
-        {"seed": seed, "source": "none", "target": name, "error": target_error(few, test, shots, seed)}
-        for name, (few, test) in targets.items()
-    ]
-    for source, dataset in sources.items():
-        network = pretrain(dataset, seed)
-        rows += [
-            {"seed": seed, "source": source, "target": name, "error": target_error(few, test, shots, seed, network)}
-            for name, (few, test) in targets.items()
-        ]
-        tick()
-    return rows
-
-
-def transfer_distances(seed: int) -> dict[tuple[str, str], tuple[float, float]]:
-    """``{(source, target): (OTDD, label-agnostic W2)}`` on subsamples."""
-    sources, targets = transfer_sets(seed)
-    size = TRANSFER_DISTANCE_SAMPLES
-    found = {}
-    for source, dataset in sources.items():
-        for name, (_, test) in targets.items():
-            a, b = dataset.select(range(min(size, len(dataset)))), test.select(range(min(size, len(test))))
-            found[source, name] = both(a, b)
-    return found
 
 
 def _halves(name: str, size: int, seed: int) -> tuple[Dataset, Dataset]:

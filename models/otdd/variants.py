@@ -47,6 +47,20 @@ def inverted(dataset: Dataset) -> Dataset:
     return replace(dataset, inputs=255 - dataset.images(SPEC), name=f"{dataset.name}, inverted")
 
 
+def noisy(dataset: Dataset, deviation: float = 0.3) -> Dataset:
+    """Every picture under Gaussian noise, cut off at black and white."""
+    pictures = dataset.images(SPEC)
+    noise = np.random.default_rng(0).normal(0.0, 255.0 * deviation, pictures.shape)
+    changed = np.clip(np.rint(pictures + noise), 0, 255).astype(np.uint8)
+    return replace(dataset, inputs=changed, name=f"{dataset.name}, noisy")
+
+
+def of_classes(dataset: Dataset, count: int) -> Dataset:
+    """The first ``count`` classes alone."""
+    kept = dataset.select(np.flatnonzero(dataset.require_labels() < count))
+    return replace(kept, class_names=kept.class_names[:count], name=f"{dataset.name}, {count} classes")
+
+
 def relabelled(dataset: Dataset, share: float, seed: int) -> Dataset:
     """A share of the labels replaced by random other ones."""
     labels = corrupt_labels(dataset.require_labels(), len(dataset.class_names), kind="uniform", rate=share, seed=seed)

@@ -11,11 +11,12 @@ from PIL import Image
 
 from models.core.checkpoint import Checkpoint
 from models.core.classifiers import logits_of, read_classifier
+from models.core.dataset import Dataset
 from models.core.method import MethodError
 from models.core.run import Cancelled
 from models.robust_ot.adapt import adapt
 from models.robust_ot.adaptation import Adaptation, domain_loss, feature_critic
-from models.robust_ot.adaptation_proof import ACCURACY, AUROC, METHOD, PLAIN, SOURCE_ONLY, claims, polluted
+from models.robust_ot.adaptation_proof import ACCURACY, AUROC, METHOD, PLAIN, SOURCE_ONLY, centred, claims, polluted
 from models.robust_ot.dual import chi_square
 from models.robust_ot.schema import AdaptParameters
 from tests.unit.robust_ot.uploads import UploadingJob
@@ -203,10 +204,12 @@ def test_claims_compare_the_arms_seed_by_seed():
     assert "0 of 3 seeds" in missed and "missed (+0.0%)" in missed
 
 
-def test_a_tenth_of_the_target_is_replaced_and_the_rest_untouched():
-    pictures = np.random.default_rng(0).integers(0, 256, (50, 28, 28, 1), dtype=np.uint8)
-    mixed, outlier = polluted(pictures, 3)
+@pytest.mark.parametrize("size", [28, 8])
+def test_a_tenth_of_the_target_is_replaced_and_the_rest_untouched(size):
+    target = Dataset("images", np.random.default_rng(0).integers(0, 256, (50, size, size, 1), dtype=np.uint8))
+    pictures = centred(target)
+    mixed, outlier = polluted(target, 3)
     assert outlier.sum() == 5 and (mixed[~outlier] == pictures[~outlier]).all()
     assert all((mixed[row] != pictures[row]).any() for row in np.flatnonzero(outlier))
-    again, same = polluted(pictures, 3)
+    again, same = polluted(target, 3)
     assert (again == mixed).all() and (same == outlier).all()
