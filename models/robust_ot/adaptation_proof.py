@@ -1,7 +1,8 @@
 """Proof of robust adaptation: from one set of digits to another, a tenth of which are Fashion pictures.
 
-``python -m models.robust_ot.adaptation_proof FOLDER`` trains every arm in both directions (some minutes on one core,
-resumable in the folder), stores the rows in ``FOLDER/rows.json`` and prints what held.
+``python -m models.robust_ot.adaptation_proof FOLDER`` trains every arm in both directions, on a GPU where there is one
+(resumable in the folder), stores the rows in ``FOLDER/rows.json`` and prints what held. ``weights/adaptation.json``
+holds such rows, which the evaluation reads.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from models.robust_ot.pollution import area_under_roc
 from models.robust_ot.proofs import Measured
 from models.robust_ot.schema import AdaptParameters
 
+STORED = Path(__file__).parent / "weights" / "adaptation.json"
 SHARE = 0.1
 SEEDS = 5
 DIRECTIONS = (("digits", "digits-8x8"), ("digits-8x8", "digits"))
@@ -65,9 +67,14 @@ def measure_cells(run: Run, directions: Sequence[tuple[str, str]] = DIRECTIONS) 
     return measure_parts(run, titles, lambda number, part: measure_cell(*cells[number], part))
 
 
-def claims(rows: Sequence[Row]) -> list[str]:
-    """What held in each direction that was measured."""
-    measured = Measured()
+def stored_claims(measured: Measured) -> list[str]:
+    """Add the stored rows, and say what held."""
+    rows: list[Row] = json.loads(STORED.read_text(encoding="utf-8"))
+    return claims(rows, measured)
+
+
+def claims(rows: Sequence[Row], measured: Measured) -> list[str]:
+    """Add the rows, and say what held in each direction that was measured."""
     for row in rows:
         for quantity in QUANTITIES:
             value = row.get(quantity)
@@ -148,7 +155,7 @@ def main() -> None:
     run = LocalRun(options.folder, device=options.device, log=lambda line: print(line, flush=True))
     rows = measure_cells(run, directions)
     (options.folder / "rows.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(*claims(rows), sep="\n")
+    print(*claims(rows, Measured()), sep="\n")
 
 
 if __name__ == "__main__":

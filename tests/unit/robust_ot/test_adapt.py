@@ -18,6 +18,7 @@ from models.robust_ot.adapt import adapt
 from models.robust_ot.adaptation import Adaptation, domain_loss, feature_critic
 from models.robust_ot.adaptation_proof import ACCURACY, AUROC, METHOD, PLAIN, SOURCE_ONLY, centred, claims, polluted
 from models.robust_ot.dual import chi_square
+from models.robust_ot.proofs import Measured
 from models.robust_ot.schema import AdaptParameters
 from tests.unit.robust_ot.uploads import UploadingJob
 
@@ -197,10 +198,10 @@ def test_claims_compare_the_arms_seed_by_seed():
         ]
 
     bare, plain = rows(SOURCE_ONLY, [0.5, 0.6, 0.7]), rows(PLAIN, [0.7, 0.8, 0.9])
-    (met,) = claims(bare + plain + rows(METHOD, [0.75, 0.85, 0.85], **{AUROC: 0.9}))
+    (met,) = claims(bare + plain + rows(METHOD, [0.75, 0.85, 0.85], **{AUROC: 0.9}), Measured())
     assert "81.7% robust, 80.0% plain adversarial, 60.0% source only" in met
     assert "above plain for 2 of 3 seeds" in met and "is met" in met and "0.900" in met
-    (missed,) = claims(bare + plain + rows(METHOD, [0.7, 0.8, 0.9], **{AUROC: 0.5}))
+    (missed,) = claims(bare + plain + rows(METHOD, [0.7, 0.8, 0.9], **{AUROC: 0.5}), Measured())
     assert "0 of 3 seeds" in missed and "missed (+0.0%)" in missed
 
 
