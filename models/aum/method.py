@@ -13,7 +13,6 @@ from models.aum.features import image_tensor
 from models.aum.fit import logits_of
 from models.aum.network import Classifier
 from models.aum.schema import Config, Params
-from models.aum.text import TextTransform
 from models.aum.train import read_networks, train_classifier
 from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
@@ -21,6 +20,7 @@ from models.core.figures import Figures
 from models.core.inputs import Float32
 from models.core.method import Method
 from models.core.run import Run
+from models.core.text import TextTransform
 
 
 class Aum(Method[Params, Config]):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from models.core.checkpoint import CONFIG, WEIGHTS, Checkpoint
 from models.core.classification import train_classifier
-from models.core.devices import pick_device
+from models.core.devices import device_name, pick_device
 from models.core.parts import Row
 from models.core.run import LocalRun
 from models.core.sources import load
@@ -34,7 +34,7 @@ from models.sam.evaluate import (
 )
 from models.sam.proof import CELLS, groups, measure_group
 from models.sam.schema import Config
-from models.sam.timing import device_name, measure_steps
+from models.sam.timing import measure_steps
 from models.sam.trainers import RADII, TRAINERS, measure_trainer
 
 _NONE, _SAM = SharpnessAware(), SharpnessAware(kind="sam", rho=0.1)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.core.classifiers import Architecture, build_classifier
+from models.core.devices import device_name
 from models.core.optim import SAM
 from models.core.parts import Row
 from models.core.trainer_options import SharpnessAware
@@ -54,11 +55,6 @@ def measure_steps(architecture: Architecture, device: torch.device) -> Row:
         "network": architecture, "device": device_name(device), "batch": BATCH, "sgd_ms": float(plain),
         "sam_ms": float(sharp), "ratio": float(np.median(times[:, 1] / times[:, 0])),
     }  # fmt: skip
-
-
-def device_name(device: torch.device) -> str:
-    """The accelerator's name, or ``CPU``."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _wait(device: torch.device) -> None:
