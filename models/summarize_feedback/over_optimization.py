@@ -70,7 +70,7 @@ class Yardstick:
             k1, _, _ = kl_estimates(ours - theirs)
             parts.append((bundle.reward(bundle.encoder, bundle.sft, encoded, tokens)[:, 0], k1.sum(dim=1)))
             written += [row[0] for row in texts_of(bundle, drawn)]
-        rewards, divergence = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
+        rewards, divergence = (torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True))
         quality = golds(self._texts, [[summary] for summary in written], self._references)[:, 0]
         counted = np.array([len(words(summary)) for summary in written], dtype=np.float64)
         return quality, counted, rewards, divergence, written
