@@ -218,7 +218,7 @@ def logits_of(network: Classifier, inputs: Tensor, batch_size: int = 1000) -> Te
     """Logits with the network in evaluation mode, float32 ``(N, classes)`` on the CPU."""
     network.eval()
     device = network.mean.device
-    return torch.cat([network(batch.to(device)).cpu() for batch in torch.split(inputs, batch_size)])
+    return torch.cat([network(batch.to(device)).float().cpu() for batch in torch.split(inputs, batch_size)])
 
 
 def match_labels(dataset: Dataset, class_names: list[str]) -> Tensor:

@@ -60,7 +60,7 @@ def tempered_log_probs(
 ) -> Tensor:
     """Log-probabilities ``(B, T)`` of ``tokens`` ``(B, T)`` under ``softmax(log p / T)``; 0 at padding."""
     rows = (tokens != PAD)[:, None]
-    found = policy(encoder, encoded, shift_right(tokens)[:, None], rows) / temperature
+    found = policy(encoder, encoded, shift_right(tokens)[:, None], rows).float() / temperature
     chosen = found.log_softmax(dim=1).gather(1, tokens[:, None][rows][:, None]).squeeze(1)
     return torch.zeros(tokens.shape, device=chosen.device).masked_scatter(rows[:, 0], chosen)
 

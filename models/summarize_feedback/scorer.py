@@ -71,4 +71,4 @@ def token_log_probs(encoder: Encoder, policy: Policy, encoded: Encoded, summarie
     start = torch.full_like(summaries[..., :1], BOS)
     found = policy(encoder, encoded, torch.cat([start, summaries[..., :-1]], dim=-1), rows)
     picked = found.gather(1, summaries[rows][:, None]).squeeze(1)
-    return torch.zeros(summaries.shape, device=picked.device).masked_scatter(rows, picked)
+    return torch.zeros(summaries.shape, device=picked.device).masked_scatter(rows, picked.float())
