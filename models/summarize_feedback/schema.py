@@ -167,6 +167,7 @@ class Config(BaseModel):
 PRESETS: Mapping[str, Config] = {
     "cpu": Config(),
     "paper": Config(
+        feedback_share=0,  # one pass over the texts: nothing is known by heart
         sizes=Sizes(vocabulary=32_768, width=1024, heads=16, encoder_layers=12, decoder_layers=12, source_tokens=512),
         sft=SupervisedOptions(epochs=1, batch_size=128, learning_rate=6.35e-5),
         reward=RewardOptions(simulated=92_000, learning_rate=1.5e-5),
