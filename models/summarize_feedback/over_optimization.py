@@ -132,3 +132,14 @@ def verdict(rows: Sequence[Row]) -> str:
         f"{'more' if fell else 'less'} than two standard errors; "
         f"reward is {'' if highest else 'not '}highest at the end."
     )
+
+
+def best_of_n_verdict(rows: Sequence[Row]) -> str:
+    """Whether quality fell from the best n by more than two standard errors of the paired difference."""
+    best = max(rows, key=lambda row: float(str(row["quality G"])))
+    fall, error = (float(str(rows[-1][name])) for name in ("fall from the best n", "fall ±"))
+    fell = rows[-1] is not best and fall > 2 * error / 1.96
+    return (
+        f"Best of n: quality peaks at n = {best['n']} and is {fall:.4f} ± {error:.4f} below that at n = "
+        f"{rows[-1]['n']}, {'more' if fell else 'less'} than two standard errors."
+    )

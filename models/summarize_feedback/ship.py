@@ -8,13 +8,15 @@ The recipe; every step takes ``--recipe cpu`` or ``--recipe gpu``, which differ 
     python -m models.summarize_feedback.ship ppo --rows ppo.jsonl --beta 0.1 --seed 0 --keep
     python -m models.summarize_feedback.ship ppo --rows ppo.jsonl --beta 0 --seed 0
     python -m models.summarize_feedback.ship baselines --rows baselines.jsonl
-    python -m models.summarize_feedback.ship figures --rows ppo.jsonl curve.jsonl baselines.jsonl
+    python -m models.summarize_feedback.ship best-of-n --rows best.jsonl
+    python -m models.summarize_feedback.ship figures --rows ppo.jsonl curve.jsonl baselines.jsonl best.jsonl
 
 ``sft`` trains the supervised policy; ``reward`` learns from simulated comparisons of that policy's summaries of texts
 that it was not trained on; ``curve`` trains reward models on fewer comparisons; ``ppo`` tunes the policy, measures
 reward and quality on the validation split along the way and appends them to the rows, and ``--keep`` puts the policy
-into ``weights/``; ``baselines`` learns from the same comparisons without a reward model; ``figures`` measures
-everything on the test split and stores it with the rows. A training that is stopped goes on where it was.
+into ``weights/``; ``baselines`` learns from the same comparisons without a reward model; ``best-of-n`` measures the
+supervised policy's on the validation split; ``figures`` measures everything on the test split and stores it with the
+rows. A training that is stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -38,15 +40,17 @@ from models.core.sources import load
 from models.summarize_feedback.baselines import Baseline, tune_on_comparisons
 from models.summarize_feedback.bundle import WEIGHTS, Bundle, read_bundle, write_bundle
 from models.summarize_feedback.comparisons import SFT_KINDS, Preferences, encode_preferences
-from models.summarize_feedback.evaluate import evaluate_method
+from models.summarize_feedback.evaluate import best_of_n_rows, evaluate_method
 from models.summarize_feedback.examples import encode_sources, pairs_of
 from models.summarize_feedback.judges import agreement_rows, noiseless
-from models.summarize_feedback.over_optimization import Row, Yardstick, tune_and_measure, verdict
+from models.summarize_feedback.measure import sample
+from models.summarize_feedback.over_optimization import Row, Yardstick, best_of_n_verdict, tune_and_measure, verdict
 from models.summarize_feedback.reward import train_reward
 from models.summarize_feedback.schema import Config, PolicyOptions, RewardOptions, SupervisedOptions
 from models.summarize_feedback.train import feedback_pairs, gather_preferences, train_stage
 
 DATA = "package-descriptions"
+PPO_TABLE, BEST_TABLE = "ppo on validation texts", "best of n on validation texts"
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
@@ -103,7 +107,7 @@ def tune(recipe: Recipe, run: LocalRun, rows: Path, keep: bool) -> None:
     policy, found, written = tune_and_measure(
         bundle, sources, yardstick, recipe.ppo, recipe.points, run, lambda fraction, text: print(text, flush=True)
     )
-    _append(rows, "ppo", [{"seed": run.seed, "learning rate": recipe.ppo.learning_rate, **row} for row in found])
+    _append(rows, PPO_TABLE, [{"seed": run.seed, "learning rate": recipe.ppo.learning_rate, **row} for row in found])
     print(verdict(found), *written[:20], sep="\n")
     if keep:
         bundle.ppo = policy
@@ -145,17 +149,26 @@ def baselines(recipe: Recipe, run: LocalRun, rows: Path) -> None:
         _append(rows, "baselines without a reward model", [row])
 
 
+def best_of_n(recipe: Recipe, run: LocalRun, rows: Path) -> None:
+    """The supervised policy's best of n on the texts that PPO is measured on."""
+    bundle, pairs = _bundle(run), pairs_of(load(DATA, "validation"))[: recipe.texts]
+    drawn = sample(
+        bundle, bundle.sft, [text for text, _ in pairs], n=recipe.samples, seed=run.seed,
+        temperature=recipe.ppo.temperature,
+    )  # fmt: skip
+    _append(rows, BEST_TABLE, best_of_n_rows(pairs, drawn))
+
+
 def figures(recipe: Recipe, run: LocalRun, rows: Sequence[Path]) -> None:
     """Measure the checkpoint on the test split and store it with the rows of the other steps."""
     checkpoint = Checkpoint(WEIGHTS)
     found = evaluate_method(checkpoint, run, None, texts=recipe.texts, samples=recipe.samples, comparisons=10**6)
-    for line in (line for path in rows for line in path.read_text(encoding="utf-8").splitlines()):
-        row = json.loads(line)
-        found.tables.setdefault(_TABLES.get(row["table"], row["table"]), []).append(
-            {name: value for name, value in row.items() if name != "table"}
-        )
+    for path in rows:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            found.tables.setdefault(row.pop("table"), []).append(row)
     runs: dict[tuple[float, float], dict[int, list[Row]]] = {}
-    for row in found.tables.get(_TABLES["ppo"], []):
+    for row in found.tables.get(PPO_TABLE, []):
         key = float(str(row["beta"])), float(str(row["learning rate"]))
         runs.setdefault(key, {}).setdefault(int(str(row["seed"])), []).append(row)
     for (beta, rate), seeds in sorted(runs.items()):
@@ -164,11 +177,10 @@ def figures(recipe: Recipe, run: LocalRun, rows: Sequence[Path]) -> None:
             finals = [float(str(measured[-1][name])) for measured in seeds.values()]
             setting = f"beta {beta:g}, rate {rate:g}, one sample of each of the validation texts, {run.device}"
             found.figures.append(Figure.over_seeds(f"{name} of one sample after PPO", finals, setting=setting))
+    if BEST_TABLE in found.tables:
+        found.claims.append(best_of_n_verdict(found.tables[BEST_TABLE]))
     found.command = "python -m models.summarize_feedback.ship"
     checkpoint.write_figures(found)
-
-
-_TABLES = {"ppo": "ppo on validation texts"}
 
 
 def _bundle(run: LocalRun) -> Bundle:
@@ -186,10 +198,13 @@ def _append(path: Path, table: str, rows: Sequence[Row]) -> None:
         file.writelines(json.dumps({"table": table, **row}) + "\n" for row in rows)
 
 
+_STEPS = {"curve": learning_curve, "baselines": baselines, "best-of-n": best_of_n}
+
+
 def main() -> None:
     """Run one step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["sft", "reward", "curve", "ppo", "baselines", "figures"])
+    parser.add_argument("step", choices=[*_STEPS, "sft", "reward", "ppo", "figures"])
     parser.add_argument("--recipe", choices=list(RECIPES), default="cpu")
     parser.add_argument("--rows", type=Path, nargs="+", default=[Path("rows.jsonl")])
     parser.add_argument("--folder", type=Path, default=Path("runs/summarize-feedback"))
@@ -216,7 +231,7 @@ def main() -> None:
     elif arguments.step == "figures":
         figures(recipe, run, arguments.rows)
     else:
-        (learning_curve if arguments.step == "curve" else baselines)(recipe, run, arguments.rows[0])
+        _STEPS[arguments.step](recipe, run, arguments.rows[0])
 
 
 def _changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
