@@ -92,8 +92,10 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
             return model
 
         async def predict(self, call: Call) -> Any:
-            """Perform one call in a thread, so that Serve's loop answers health checks meanwhile."""
+            """Perform one call in a thread, so that Serve's loop answers health checks meanwhile; a brief one at once."""
             await self.load(call.model)
+            if self._host.brief(call):
+                return self._host.call(call)
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._host.call, call)
 
         async def stream(self, call: Call, previews: int) -> AsyncIterator[Any]:
@@ -111,6 +113,7 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
             health_check_period_s=5,
             health_check_timeout_s=30,
             graceful_shutdown_timeout_s=5,
+            logging_config={"enable_access_log": False},  # the gateway's lines say more, and Ray's go with its folder
             ray_actor_options={"num_cpus": 0, "num_gpus": settings.num_gpus},
             **options,
         )

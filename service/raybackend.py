@@ -101,6 +101,8 @@ class RayBackend:
 
     def _handle(self, version: Version, method: str, **options: Any) -> Any:
         handle = getattr(self._handles[deployments.deployment_of(version.entry, self._settings)], method)
+        # What crosses is of importable classes; cloudpickle takes twice as long.
+        options |= {"request_serialization": "pickle", "response_serialization": "pickle"}
         self._models[version.id, method] = handle.options(multiplexed_model_id=version.id, **options)
         return self._models[version.id, method]
 
