@@ -101,9 +101,7 @@ class Inference:
         self._backend: Backend = (
             InProcessBackend(settings)
             if settings.backend == "in-process"
-            else RayBackend(
-                settings, versions.registry, lambda model: metrics.replica_deaths.labels(metrics.model(model)).inc()
-            )
+            else RayBackend(settings, versions.registry, metrics.replica_deaths.inc)
         )
         self._coalescer = Coalescer(
             self._call,

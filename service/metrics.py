@@ -80,7 +80,7 @@ class Metrics:
             registry=registry,
         )
         self.replica_deaths = Counter(
-            "deepnight_replica_deaths", "Calls whose replica died under them", ["model"], registry=registry
+            "deepnight_replica_deaths", "Calls whose replica died under them", registry=registry
         )
         self.process_starts = Counter(
             "deepnight_process_starts", "Processes that began to work", ["role"], registry=registry
@@ -104,7 +104,8 @@ class Metrics:
         self._predicted_seconds = cache(lambda model: self.inference_duration.labels(self.model(model)))
         self.batch_of = cache(lambda model: self.batch_size.labels(self.model(model)))
         self.compute_of = cache(lambda model: self.compute_duration.labels(self.model(model)))
-        self.process_starts.labels("gateway").inc()
+        for role in ("gateway", "replica", "worker", "job"):  # a counter that appears with its first event hides it
+            self.process_starts.labels(role).inc(role == "gateway")
         self._cpu_seconds = 0.0
         self.queue = QueueCollector()
         self.volumes = VolumeCollector()
@@ -245,8 +246,8 @@ class QueueCollector(Collector):
             duration.add_metric([kind, status], histogram.buckets, histogram.sum)
         yield duration
         lost = CounterMetricFamily("deepnight_job_lost_runs", "Runs of jobs whose process died", labels=["kind"])
-        for kind, count in stats.lost_runs.items():
-            lost.add_metric([kind], count)
+        for kind in stats.wait.keys() | stats.lost_runs.keys():
+            lost.add_metric([kind], stats.lost_runs.get(kind, 0))
         yield lost
         used, limit = stats.memory
         yield GaugeMetricFamily("deepnight_redis_memory_bytes", "Memory that Redis uses", value=used)

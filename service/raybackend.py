@@ -28,10 +28,10 @@ class RayBackend:
     """Starts Ray (or joins a cluster), deploys the replicas and calls them.
 
     Args:
-        died: told the version's id when a replica died under a call.
+        died: told when a replica died under a call.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, died: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, registry: Registry, died: Callable[[], None]) -> None:
         self._settings = settings
         self._registry = registry
         self._died = died
@@ -119,7 +119,7 @@ class RayBackend:
         if not isinstance(error, RayActorError):
             log.error(f"a {what} failed", model=version.id, exc_info=error)
             raise CallFailedError("the call to its replica failed") from error
-        self._died(version.id)
+        self._died()
         log.warning(f"a replica died under a {what}", model=version.id, attempt=attempt, error=type(error).__name__)
         if attempt == RETRIES:
             raise CallFailedError("its replica died repeatedly") from error
@@ -152,7 +152,7 @@ def _replicas() -> Mapping[str, Mapping[str, int]]:
     from ray import serve
 
     return {
-        deployment: {str(state.value): count for state, count in found.replica_states.items()}
+        deployment: {str(state): count for state, count in found.replica_states.items()}
         for application in serve.status().applications.values()
         for deployment, found in application.deployments.items()
     }
