@@ -10,7 +10,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.panels import CAPACITY, JOBS, MODELS, OVERVIEW, Panel  # noqa: E402 - run as a script, like its neighbours
+from scripts.panel import Panel  # noqa: E402
+from scripts.panels import CAPACITY, JOBS, MODELS, OVERVIEW  # noqa: E402 - run as a script, like its neighbours
 
 FOLDER = ROOT / "docker" / "grafana" / "dashboards"
 SOURCE = {"type": "prometheus", "uid": "prometheus"}

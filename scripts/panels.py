@@ -1,31 +1,8 @@
-"""What Grafana's dashboards show. ``scripts/dashboards.py`` writes them.
-
-A panel is a title, a unit of Grafana and its queries with their legends; it says what a reader should look for.
-"""
+"""What Grafana's dashboards show. ``scripts/dashboards.py`` writes them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from scripts.promql import REPLICA_MEMORY, USERS, hourly, mean, quantile, rate, share_of
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One graph.
-
-    Attributes:
-        queries: PromQL and legend (``{{label}}`` is replaced) of each line.
-        looks: what it shows, for a reader who has never seen it.
-        stat: one number a query in place of lines.
-    """
-
-    title: str
-    unit: str
-    queries: tuple[tuple[str, str], ...]
-    looks: str
-    stat: bool = False
-
+from scripts.panel import REPLICA_MEMORY, USERS, Panel, hourly, mean, quantile, rate, share_of
 
 OVERVIEW = (
     Panel(

@@ -1,6 +1,8 @@
-"""PromQL that several panels share. ``$__rate_interval`` is Grafana's: at least four scrapes."""
+"""A panel of a dashboard, and PromQL that several share. ``$__rate_interval`` is Grafana's: at least four scrapes."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 USERS = 'route!~"/(healthz|readyz|metrics|version)"'
 # Ray names its processes `ray::ServeReplica:APPLICATION:DEPLOYMENT.METHOD`.
@@ -36,3 +38,20 @@ def share_of(status: str) -> str:
     requests = "sum(rate(deepnight_http_requests_total{{{}}}[$__rate_interval]))"
     matching = requests.format(f'{USERS}, status=~"{status}"')
     return f"({matching} or vector(0)) / ({requests.format(USERS)} > 0)"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One graph.
+
+    Attributes:
+        queries: PromQL and legend (``{{label}}`` is replaced) of each line.
+        looks: what it shows, for a reader who has never seen it.
+        stat: one number a query in place of lines.
+    """
+
+    title: str
+    unit: str
+    queries: tuple[tuple[str, str], ...]
+    looks: str
+    stat: bool = False
