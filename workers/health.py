@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from typing import Any, cast
 
-from rq.utils import utcparse
+from rq.utils import as_text, utcparse
 from rq.worker import Worker
 
 from service.settings import Settings
@@ -20,12 +21,11 @@ def healthy(url: str, host: str) -> bool:
     Raises:
         redis.RedisError: the queue cannot be asked.
     """
-    client = prompt(url)
-    now = time.time()
-    for key in client.smembers(Worker.redis_workers_keys):  # type: ignore[union-attr]
-        name, seen, death = client.hmget(key, ["hostname", "last_heartbeat", "death"])  # type: ignore[misc]
-        alive = seen is not None and death is None and now - utcparse(seen.decode()).timestamp() < WORKER_SEEN_S
-        if alive and name is not None and name.decode() == host:
+    client, now = cast(Any, prompt(url)), time.time()
+    for key in client.smembers(Worker.redis_workers_keys):
+        name, seen, death = client.hmget(key, ["hostname", "last_heartbeat", "death"])
+        alive = seen and not death and now - utcparse(as_text(seen)).timestamp() < WORKER_SEEN_S
+        if alive and as_text(name) == host:
             return True
     return False
 
