@@ -68,7 +68,7 @@ OVERVIEW = (
         "In flight",
         "short",
         (("sum(deepnight_http_requests_in_flight)", "requests"),),
-        "Grows without end when answers come slower than requests.",
+        "With the scrape itself. Grows without end when answers come slower than requests.",
     ),
 )
 
@@ -85,7 +85,7 @@ MODELS = (
         (
             (
                 'sum by (model, outcome) (rate(deepnight_inference_requests_total{outcome!="ok"}[$__rate_interval])) '
-                "or vector(0)",
+                'or label_replace(vector(0), "outcome", "none", "", "")',
                 "{{model}} {{outcome}}",
             ),
         ),
@@ -156,7 +156,10 @@ JOBS = (
     Panel(
         "Jobs waiting and running",
         "short",
-        (('sum by (status) (deepnight_jobs{status=~"queued|running"}) or vector(0)', "{{status}}"),),
+        (
+            ('sum(deepnight_jobs{status="queued"}) or vector(0)', "queued"),
+            ('sum(deepnight_jobs{status="running"}) or vector(0)', "running"),
+        ),
         "Each worker runs one at a time.",
     ),
     Panel(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import shutil
@@ -19,11 +20,12 @@ from service import __version__
 from service.calls import Reply
 from service.fleet import Fleet
 from workers.sharing import usage
-from workers.stats import QueueStats
+from workers.stats import DURATION_BOUNDS, WAIT_BOUNDS, QueueStats, empty
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 MOST_LABELS = 256
+FINAL = ("cancelled", "failed", "succeeded")
 
 
 class Metrics:
@@ -236,17 +238,20 @@ class QueueCollector(Collector):
             workers.add_metric([state], count)
         yield workers
         wait = HistogramMetricFamily("deepnight_job_wait_seconds", "Time queued", labels=["kind"])
-        for kind, histogram in stats.wait.items():
+        kinds = sorted({kind for kind, _ in stats.jobs} | stats.wait.keys())  # at zero from a kind's first job on
+        for kind in kinds:
+            histogram = stats.wait.get(kind, empty(WAIT_BOUNDS))
             wait.add_metric([kind], histogram.buckets, histogram.sum)
         yield wait
         duration = HistogramMetricFamily(
             "deepnight_job_duration_seconds", "Time from start to final status", labels=["kind", "status"]
         )
-        for (kind, status), histogram in stats.duration.items():
+        for kind, status in itertools.product(kinds, FINAL):
+            histogram = stats.duration.get((kind, status), empty(DURATION_BOUNDS))
             duration.add_metric([kind, status], histogram.buckets, histogram.sum)
         yield duration
         lost = CounterMetricFamily("deepnight_job_lost_runs", "Runs of jobs whose process died", labels=["kind"])
-        for kind in stats.wait.keys() | stats.lost_runs.keys():
+        for kind in kinds:
             lost.add_metric([kind], stats.lost_runs.get(kind, 0))
         yield lost
         used, limit = stats.memory

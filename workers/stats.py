@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import redis.asyncio
@@ -32,6 +32,11 @@ class Histogram:
     def count(self) -> float:
         """Number of observations."""
         return self.buckets[-1][1]
+
+
+def empty(bounds: Sequence[str]) -> Histogram:
+    """A histogram that has observed nothing."""
+    return Histogram([(bound, 0.0) for bound in (*bounds, "+Inf")], 0.0)
 
 
 @dataclass(frozen=True)
