@@ -12,7 +12,7 @@ import yaml
 
 from scripts.dashboards import documents
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCKER = ROOT / "docker"
 PROMETHEUS = DOCKER / "prometheus"
 GRAFANA = DOCKER / "grafana"
