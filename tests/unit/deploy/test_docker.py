@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scripts import prometheus_rule
 from scripts.dashboards import documents
 
 ROOT = Path(__file__).parents[3]
@@ -81,7 +82,7 @@ def test_runbooks_name_settings_and_services_that_exist():
         text = page.read_text()
         assert set(re.findall(r"DEEPNIGHT_[A-Z_]+", text)) <= settings, page
         for words in re.findall(r"compose\.yaml (?:exec|stop|restart|logs|up|ps)([^\n`|#]*)", text):
-            named = [word for word in re.split(r"[ =]", words) if word in services]
+            named = [word for word in re.split(r"[ =)]", words) if word in services]
             assert named or words == " -d", (page, words)
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
             assert (page.parent / link).exists(), (page, link)
@@ -95,6 +96,10 @@ def test_the_dashboards_are_what_their_list_says():
         board = json.loads(text)
         assert {panel["datasource"]["uid"] for panel in board["panels"]} == {source["uid"]}
         assert all(panel["description"] and panel["targets"] for panel in board["panels"])
+
+
+def test_the_rules_of_kubernetes_are_the_same():
+    assert prometheus_rule.TARGET.read_text() == prometheus_rule.document(), "run scripts/prometheus_rule.py"
 
 
 def test_hadolint_has_nothing_to_say():
