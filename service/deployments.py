@@ -77,8 +77,10 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
     class Replica:
         """Hosts versions; all of the work is :class:`service.host.ModelHost`'s."""
 
-        def __init__(self, settings_json: str) -> None:
+        def __init__(self, settings_json: str, alone: bool) -> None:
             from service.host import ModelHost
+
+            self._alone = alone
 
             own = Settings.model_validate_json(settings_json)
             logs.configure(own, _log_stream(own))
@@ -88,24 +90,26 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
 
         @serve.multiplexed(max_num_models_per_replica=settings.models_per_replica)  # type: ignore[untyped-decorator]
         async def load(self, model: str) -> str:
-            """Note that ``model`` lives here, so that Serve prefers this replica for its calls."""
+            """Note that ``model`` lives here, so that Serve prefers this replica of several for its calls."""
             return model
 
         async def predict(self, call: Call) -> Any:
-            """Perform one call in a thread, so that Serve's loop answers health checks meanwhile; a brief one at once."""
-            await self.load(call.model)
+            """Perform one call in a thread, as Serve's loop answers health checks meanwhile; a brief one at once."""
+            if not self._alone:
+                await self.load(call.model)
             if self._host.brief(call):
                 return self._host.call(call)
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._host.call, call)
 
         async def stream(self, call: Call, previews: int) -> AsyncIterator[Any]:
             """Perform one call in a thread and yield its previews before its reply."""
-            await self.load(call.model)
+            if not self._alone:
+                await self.load(call.model)
             async with aclosing(pump(self._threads, partial(self._host.stream, call, previews))) as replies:
                 async for reply in replies:
                     yield reply
 
-    def application(name: str, **options: Any) -> Any:
+    def application(name: str, replicas: int, **options: Any) -> Any:
         deployment: Any = serve.deployment(
             Replica,
             name=name,
@@ -117,7 +121,7 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
             ray_actor_options={"num_cpus": 0, "num_gpus": settings.num_gpus},
             **options,
         )
-        return deployment.bind(_for_replicas(settings))
+        return deployment.bind(_for_replicas(settings), replicas == 1)
 
     own = {name for entry in registry.values() if (name := deployment_of(entry, settings)) != POOL}
     scaling = {
@@ -129,6 +133,6 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
         "downscale_to_zero_delay_s": 600,
     }
     return {
-        POOL: application(POOL, num_replicas=settings.replicas),
-        **{name: application(name, autoscaling_config=scaling) for name in sorted(own)},
+        POOL: application(POOL, settings.replicas, num_replicas=settings.replicas),
+        **{name: application(name, settings.max_replicas, autoscaling_config=scaling) for name in sorted(own)},
     }
