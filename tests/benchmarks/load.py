@@ -109,15 +109,16 @@ async def _generate(url, bodies, clients, seconds):
     host, port, path = re.fullmatch(r"http://([^:/]+):(\d+)(/.*)", url).groups()
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
     requests = [b"%b%d\r\n\r\n%b" % (head.encode(), len(body), body) for body in map(orjson.dumps, bodies)]
-    until, loop = time.perf_counter() + seconds, asyncio.get_running_loop()
+    started, loop = time.perf_counter(), asyncio.get_running_loop()
     turns = itertools.cycle(requests)
-    made = [_Client(turns, until) for _ in range(clients)]
+    made = [_Client(turns, started + seconds) for _ in range(clients)]
     for client in made:
         await loop.create_connection(lambda client=client: client, host, int(port))
     await asyncio.gather(*(client.done for client in made))
+    elapsed = time.perf_counter() - started
     milliseconds = np.array([latency for client in made for latency in client.latencies]) * 1e3
     p50, p99 = np.percentile(milliseconds, [50, 99]).tolist()
-    return Load(len(milliseconds) / seconds, p50, p99, sum(client.errors for client in made))
+    return Load(len(milliseconds) / elapsed, p50, p99, sum(client.errors for client in made))
 
 
 if __name__ == "__main__":
