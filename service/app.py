@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__, openapi, problems
 from service.auth import Authenticator
+from service.fleet import keep_sharing
 from service.metrics import Metrics
 from service.middleware import RequestContext
 from service.ratelimit import RateLimiter
@@ -73,10 +75,13 @@ def create_app(settings: Settings, *, make: Callable[[Settings, Metrics], Servic
                 "make one with `deepnight keys create` or set DEEPNIGHT_API_KEYS"
             )
         await services.inference.start()
+        sharing = asyncio.create_task(keep_sharing(services))
         try:
             yield
         finally:
             await services.inference.stop()
+            sharing.cancel()
+            await metrics.fleet.leave(services.jobs)
             await services.jobs.close()
 
     app = Gateway(

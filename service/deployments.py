@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any, TextIO
 
 from models.core.registry import MethodEntry, Registry
 from service import logs
-from service.calls import CALLS_PER_REPLICA, Call
+from service.calls import CALLS_PER_REPLICA, Call, Reply
 from service.pumping import pump
 from service.settings import Settings
 
@@ -88,6 +90,7 @@ def application(registry: Registry, settings: Settings) -> Any:
             self._host = ModelHost(own)
             # As many threads as calls: a slow method or a version that loads must not hold up the others.
             self._threads = ThreadPoolExecutor(CALLS_PER_REPLICA, thread_name_prefix="predict")
+            self._cpu_seconds: float | None = None
 
         @serve.multiplexed(max_num_models_per_replica=settings.models_per_replica)  # type: ignore[untyped-decorator]
         async def load(self, model: str) -> str:
@@ -99,8 +102,9 @@ def application(registry: Registry, settings: Settings) -> Any:
             if not self._alone:
                 await self.load(call.model)
             if self._host.brief(call):
-                return self._host.call(call)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._host.call, call)
+                return self._signed(self._host.call(call))
+            reply = await asyncio.get_running_loop().run_in_executor(self._threads, self._host.call, call)
+            return self._signed(reply)
 
         async def stream(self, call: Call, previews: int) -> AsyncIterator[Any]:
             """Perform one call in a thread and yield its previews before its reply."""
@@ -108,7 +112,13 @@ def application(registry: Registry, settings: Settings) -> Any:
                 await self.load(call.model)
             async with aclosing(pump(self._threads, partial(self._host.stream, call, previews))) as replies:
                 async for reply in replies:
-                    yield reply
+                    yield reply if reply.preview else self._signed(reply)
+
+        def _signed(self, reply: Reply) -> Reply:
+            """The reply with what the gateway counts of this process."""
+            now, before = time.process_time(), self._cpu_seconds
+            self._cpu_seconds = now
+            return replace(reply, first=before is None, cpu_seconds=now - (before or 0.0))
 
     def bound(name: str, replicas: int, *others: Any, **options: Any) -> Any:
         deployment: Any = serve.deployment(
