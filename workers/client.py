@@ -71,7 +71,7 @@ class JobsClient:
         self._close = self._redis.register_script(scripts.CLOSE)
 
     async def submit(
-        self, spec: JobSpec, owner: str, *, idempotency_key: str | None = None, request_id: str = ""
+        self, spec: JobSpec, owner: str, *, idempotency_key: str | None = None, request_id: str = "", trace: str = ""
     ) -> tuple[JobRecord, bool]:
         """Store a checked job durably and queue it; whether it is new is the second of the answer.
 
@@ -86,7 +86,11 @@ class JobsClient:
         unique = uuid.uuid4() if idempotency_key is None else uuid.uuid5(_NAMESPACE, f"{owner}\0{idempotency_key}")
         job_id = f"job_{unique.hex}"
         fields: dict[str, Any] = spec.model_dump(mode="json", exclude={"kind"})
-        fields |= {"request_id": request_id, "datasets": sorted(set(_DATASET_ID.findall(content)))}
+        fields |= {
+            "request_id": request_id,
+            "traceparent": trace,
+            "datasets": sorted(set(_DATASET_ID.findall(content))),
+        }
         parameters = json.dumps(fields["parameters"]).encode()
         if len(parameters) > INLINE_BYTES:
             key = f"jobs/{job_id}/parameters-{body_hash[:16]}.json"
