@@ -3,8 +3,6 @@
 import asyncio
 import io
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -13,43 +11,12 @@ import structlog
 from service import logs, middleware, tracing
 from service.app import create_app
 from service.settings import Settings
+from tests.e2e.collector import Collector, attributes
 
 KEY = "dn_very-secret-key"
 MARK = 987654.25
 BODY = {"model": "robust-ot", "a": {"points": [[0, 0], [MARK, 0]]}, "b": {"points": [[0, 1], [1, 1]]}}
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-
-
-class Collector(ThreadingHTTPServer):
-    """A collector that speaks OTLP over HTTP and keeps what it gets."""
-
-    def __init__(self):
-        received = self.received = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                received.append(self.rfile.read(int(self.headers["content-length"])))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def spans(self):
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-        messages = [ExportTraceServiceRequest.FromString(body) for body in self.received]
-        return [
-            span
-            for message in messages
-            for resource in message.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
 
 
 @pytest.fixture
@@ -74,14 +41,6 @@ async def ask(home, headers, path="/v1/distances", body=BODY):
         headers = {"Authorization": f"Bearer {KEY}", **headers}
         async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http:
             return await http.post(path, json=body, timeout=60)
-
-
-def attributes(span):
-    return {
-        item.key: getattr(item.value, item.value.WhichOneof("value"))
-        for item in span.attributes
-        if item.HasField("value")
-    }
 
 
 def test_a_request_and_its_replica_are_one_trace(collector, tmp_path):
