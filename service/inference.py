@@ -178,15 +178,15 @@ class Inference:
         if not self.ready():
             await self._wait_ready(deadline, len(inputs))
         self._versions[version.id] = version
-        async with asyncio.timeout(deadline - time.monotonic()):
-            outputs = await self._coalescer.submit(
-                version.id,
-                key,
-                inputs,
-                version.entry.card.max_batch,
-                replicas_of(version.entry, self._settings),
-                request_id,
-            )
+        outputs = await self._coalescer.submit(
+            version.id,
+            key,
+            inputs,
+            version.entry.card.max_batch,
+            replicas_of(version.entry, self._settings),
+            request_id,
+            deadline - time.monotonic(),
+        )
         refused = [(i, output.message) for i, output in enumerate(outputs) if type(output) is Refused]
         if refused:
             raise InputFailedError(refused)

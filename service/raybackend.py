@@ -128,7 +128,9 @@ class RayBackend:
         handle = getattr(self._handles[deployments.deployment_of(version.entry, self._settings)], method)
         # What crosses is of importable classes; cloudpickle takes twice as long.
         options |= {"request_serialization": "pickle", "response_serialization": "pickle"}
-        self._models[version.id, method] = handle.options(multiplexed_model_id=version.id, **options)
+        if deployments.replicas_of(version.entry, self._settings) > 1:
+            options["multiplexed_model_id"] = version.id
+        self._models[version.id, method] = handle.options(**options)
         return self._models[version.id, method]
 
     def _deploy(self) -> None:
