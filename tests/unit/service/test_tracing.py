@@ -94,7 +94,10 @@ def test_one_line_a_request_without_secrets_or_payloads(tmp_path):
     written = io.StringIO()
     logs.configure(Settings(home=tmp_path, log_format="json"), written)
     try:
-        answers = [asyncio.run(ask(tmp_path, {"X-Request-Id": path}, path)) for path in ("/v1/distances", "/v1/embeddings")]
+        paths = ("/v1/distances", "/v1/embeddings")
+        answers = [asyncio.run(ask(tmp_path, {"X-Request-Id": path}, path)) for path in paths]
+    finally:
+        logs.configure(Settings(home=tmp_path))
     assert [answer.status_code for answer in answers] == [200, 422]
     served, refused = (line for line in map(json.loads, written.getvalue().splitlines()) if line["event"] == "request")
     for line, answer in zip((served, refused), answers, strict=True):
