@@ -28,7 +28,7 @@ from workers.errors import (
 from workers.events import EVENT_ID, FIRST, events_dropped, last_event_id, read_events
 from workers.queue import enqueue, stop
 from workers.records import TERMINAL, JobEvent, JobRecord, JobSpec, Status, pairs, parse_record
-from workers.sharing import Shared, exchange
+from workers.sharing import Shared, exchange, send
 from workers.stats import QueueStats, read_stats
 
 __all__ = [
@@ -221,7 +221,12 @@ class JobsClient:
         with queue_errors():
             return await read_stats(self._redis)
 
-    async def share(self, message: builtins.list[Any]) -> Shared:
+    async def share(self, message: builtins.list[Any]) -> None:
+        """Share a process's metrics."""
+        with queue_errors():
+            await send(self._redis, message)
+
+    async def exchange(self, message: builtins.list[Any]) -> Shared:
         """Share a process's metrics and read everybody's."""
         with queue_errors():
             return await exchange(self._redis, message)

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,10 +56,16 @@ return 1
 
 def series(name: str, labels: Mapping[str, str]) -> str:
     """One time series as a field of the hash."""
-    return json.dumps([name, dict(sorted(labels.items()))], separators=(",", ":"))
+    return _series(name, tuple(labels.items()))
 
 
-def parse_series(text: str) -> tuple[str, dict[str, str]]:
+@lru_cache(MOST_SERIES)  # the same few thousand every other second
+def _series(name: str, labels: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps([name, dict(sorted(labels))], separators=(",", ":"))
+
+
+@lru_cache(MOST_SERIES)
+def parse_series(text: str) -> tuple[str, Mapping[str, str]]:
     """Name and labels of a field of the hash."""
     name, labels = json.loads(text)
     return name, labels
@@ -113,11 +120,17 @@ class Growth:
         pairs = [part for name, growth in self._message.items() for part in (name, repr(growth))]
         return [self.process, self._number, repr(now), json.dumps({**state, "at": now}), *pairs]
 
-    def arrived(self) -> None:
-        """The last message was taken."""
-        for name, growth in (self._message or {}).items():
+    def arrived(self) -> dict[str, float]:
+        """The last message was taken; what it added."""
+        added, self._message = self._message or {}, None
+        for name, growth in added.items():
             self.sent[name] = self.sent.get(name, 0.0) + growth
-        self._message = None
+        return added
+
+
+async def send(client: redis.asyncio.Redis, message: list[Any]) -> None:
+    """Send a message."""
+    await cast(Any, client).eval(SHARE, 0, *message)
 
 
 async def exchange(client: redis.asyncio.Redis, message: list[Any]) -> Shared:

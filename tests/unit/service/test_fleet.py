@@ -44,8 +44,8 @@ class Flaky:
         self.jobs = jobs
         self.lost = False
 
-    async def share(self, message):
-        shared = await self.jobs.share(message)
+    async def exchange(self, message):
+        shared = await self.jobs.exchange(message)
         if self.lost:
             raise QueueUnavailableError
         return shared
@@ -92,6 +92,17 @@ def test_what_was_sent_twice_counts_once(jobs, run):
     for _ in range(2):
         run(metrics.fleet.exchange(way, {}))
         assert requests(metrics) == 2
+
+
+def test_what_was_shared_between_scrapes_counts_once(jobs, run):
+    metrics = Metrics()
+    for count in (1, 2, 3):
+        metrics.answered("/x", "GET", 200, 0.02)
+        assert requests(metrics) == count
+        run(metrics.fleet.share(jobs, {}))
+        assert requests(metrics) == count
+    run(metrics.fleet.exchange(jobs, {}))
+    assert requests(metrics) == 3
 
 
 def test_gauges_are_those_of_the_living(jobs, run):
