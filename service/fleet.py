@@ -78,6 +78,7 @@ class Fleet(Collector):
         """Share the last growth of a gateway that ends."""
         with suppress(QueueUnavailableError):
             await self.share(jobs, {})
+            await jobs.leave(self._growth.process)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""

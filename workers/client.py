@@ -28,7 +28,7 @@ from workers.errors import (
 from workers.events import EVENT_ID, FIRST, events_dropped, last_event_id, read_events
 from workers.queue import enqueue, stop
 from workers.records import TERMINAL, JobEvent, JobRecord, JobSpec, Status, pairs, parse_record
-from workers.sharing import Shared, exchange, send
+from workers.sharing import Shared, exchange, leave, send
 from workers.stats import QueueStats, read_stats
 
 __all__ = [
@@ -225,6 +225,11 @@ class JobsClient:
         """Share a process's metrics."""
         with queue_errors():
             await send(self._redis, message)
+
+    async def leave(self, process: str) -> None:
+        """Say that a process that shared metrics ends."""
+        with queue_errors():
+            await leave(self._redis, process)
 
     async def exchange(self, message: builtins.list[Any]) -> Shared:
         """Share a process's metrics and read everybody's."""

@@ -117,6 +117,9 @@ def test_gauges_are_those_of_the_living(jobs, run):
     assert sample(second, "deepnight_model_state", model="b@1", state="loading") == 1
     assert sample(second, "deepnight_processes", role="gateway") == 2
     assert sample(second, "deepnight_process_resident_memory_bytes", role="gateway") > 20 << 20
+    run(first.fleet.leave(jobs))
+    run(second.fleet.exchange(jobs, {}))
+    assert sample(second, "deepnight_processes", role="gateway") == 1
 
 
 def test_without_redis_a_gateway_tells_of_itself(jobs, valkey, run):
