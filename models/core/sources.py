@@ -144,12 +144,28 @@ def _package_descriptions(source: Source, split: str) -> Dataset:
 
     The file is made on the user's machine, from lists that change with point releases: its hash is not fixed.
     """
-    path = data_home() / source.name / "package-descriptions.parquet"
-    if not path.exists():
-        raise DataUnavailableError(f"{source.title}: there is no {path}; {source.upstream}")
-    columns = parquet.read_table(path, filters=[("split", "=", split)]).to_pydict()
+    columns = _packages(source, split)
     pairs = list(zip(columns["description"], columns["synopsis"], strict=True))
     return Dataset("pairs", pairs, sample_ids=columns["package"], name=f"package-descriptions/{split}")
+
+
+def _package_sections(source: Source, split: str) -> Dataset:
+    """Descriptions with the archive's section as label, from the same file and with the same splits."""
+    names = sorted(set(_packages(source, None)["section"]))
+    columns = _packages(source, split)
+    labels = np.searchsorted(names, columns["section"]).astype(np.int64)
+    return Dataset(
+        "text", columns["description"], labels, names, sample_ids=columns["package"], name=f"package-sections/{split}"
+    )
+
+
+def _packages(source: Source, split: str | None) -> dict[str, list[str]]:
+    path = data_home() / "package-descriptions" / "package-descriptions.parquet"
+    if not path.exists():
+        raise DataUnavailableError(f"{source.title}: there is no {path}; {source.upstream}")
+    filters = None if split is None else [("split", "=", split)]
+    columns: dict[str, list[str]] = parquet.read_table(path, filters=filters).to_pydict()
+    return columns
 
 
 SOURCES: dict[str, Source] = {
@@ -199,6 +215,14 @@ SOURCES: dict[str, Source] = {
             "per package (GPL, MIT and alike): the licence of each Debian package's packaging",
             "`python scripts/package_descriptions.py` makes it from Debian's package lists",
             _package_descriptions,
+            splits=("train", "validation", "test"),
+        ),
+        Source(
+            "package-sections",
+            "Debian package descriptions (54,113 of bookworm) and the section of the archive that each is in",
+            "per package (GPL, MIT and alike): the licence of each Debian package's packaging",
+            "`python scripts/package_descriptions.py` makes it from Debian's package lists",
+            _package_sections,
             splits=("train", "validation", "test"),
         ),
         Source(

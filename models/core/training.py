@@ -59,11 +59,17 @@ def pack_training(
                     arrays[f"optimizer/{name}/{index}/{slot}"] = value.detach().cpu().numpy()
                 else:
                     plain.setdefault(str(index), {})[slot] = value
-        meta[f"optimizer/{name}"] = {"param_groups": state["param_groups"], "plain": plain}
+        groups = [{key: _plain(value) for key, value in group.items()} for group in state["param_groups"]]
+        meta[f"optimizer/{name}"] = {"param_groups": groups, "plain": plain}
     for name, other in others.items():
         kept, meta[f"other/{name}"] = other.state()
         arrays |= {f"other/{name}/{key}": array for key, array in kept.items()}
     return arrays, meta
+
+
+def _plain(value: Any) -> Any:
+    """A learning rate may be a tensor, as recorded steps need it; JSON keeps its number."""
+    return value.item() if isinstance(value, torch.Tensor) else value
 
 
 def unpack_training(
