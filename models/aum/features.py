@@ -9,11 +9,11 @@ from functools import cached_property
 import torch
 
 from models.aum.network import Architecture, Classifier
-from models.aum.text import TextTransform
 from models.core.classifiers import as_tensor, input_spec
 from models.core.dataset import Dataset
 from models.core.inputs import Float32, ImageSpec, InputSpec, TextSpec, VectorSpec
 from models.core.method import MethodError
+from models.core.text import TextTransform
 
 _MIN_STD = 1e-3  # of a feature's overall scale: constant features become zero instead of noise
 

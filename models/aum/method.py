@@ -10,7 +10,6 @@ import torch
 from models.aum.evaluate import evaluate_method
 from models.aum.network import Classifier
 from models.aum.schema import Config, Params
-from models.aum.text import TextTransform
 from models.aum.train import read_networks, train_classifier
 from models.core.checkpoint import Checkpoint
 from models.core.classifiers import batch_tensor, logits_of
@@ -19,6 +18,7 @@ from models.core.figures import Figures
 from models.core.inputs import Float32
 from models.core.method import Method
 from models.core.run import Run
+from models.core.text import TextTransform
 
 
 class Aum(Method[Params, Config]):

@@ -12,7 +12,6 @@ from models.aum.network import Classifier
 from models.aum.schema import Config
 from models.aum.stages import Stages
 from models.aum.stopping import begin_watch
-from models.aum.text import TextTransform
 from models.core.checkpoint import Checkpoint, CheckpointConfig
 from models.core.classifiers import described, logits_of
 from models.core.dataset import Dataset
@@ -21,6 +20,7 @@ from models.core.figures import Figure, Figures
 from models.core.inputs import Int64
 from models.core.method import MethodError
 from models.core.run import Run
+from models.core.text import TextTransform
 
 STAGE = "train"
 

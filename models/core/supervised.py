@@ -38,7 +38,6 @@ class Recipe:
         cosine: the rate falls to zero along a half cosine; otherwise it is constant.
         shift: pictures are moved by up to this many pixels and mirrored at random; 0 is no augmentation.
         clip_norm: largest global gradient norm, or None.
-        steps: what makes the steps, for ablations.
     """
 
     epochs: int
@@ -51,7 +50,6 @@ class Recipe:
     clip_norm: float | None = None
     sharpness_aware: SharpnessAware = field(default_factory=SharpnessAware)
     early_stopping: EarlyStopping | None = None
-    steps: type[SAM] = SAM
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +140,7 @@ class _Training:
                 parameters, recipe.learning_rate, momentum, weight_decay=recipe.weight_decay, nesterov=momentum > 0
             )
         steps = self.per_epoch * recipe.epochs
-        self.optimizer = recipe.steps(
-            base, recipe.sharpness_aware, network, total_steps=steps, clip_norm=recipe.clip_norm
-        )  # fmt: skip
+        self.optimizer = SAM(base, recipe.sharpness_aware, network, total_steps=steps, clip_norm=recipe.clip_norm)
         self.order = torch.Generator().manual_seed(seed)
         stopping = recipe.early_stopping
         self.stopper = None if stopping is None else EarlyStopper(stopping, network, held_out)
@@ -159,13 +155,12 @@ class _Training:
         """One pass over all samples; the mean loss."""
         self.network.train()
         total, seen = torch.zeros((), device=inputs.device), 0
-        for number, rows in enumerate(self._batches(len(labels))):
+        for number, chosen in enumerate(self._batches(len(labels), inputs.device)):
             report(number / self.per_epoch)
             if self.recipe.cosine:
                 done = (len(self.curve) + number / self.per_epoch) / self.recipe.epochs
                 rate = self.recipe.learning_rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
                 self.optimizer.param_groups[0]["lr"] = rate
-            chosen = rows.to(inputs.device)
             batch, targets = inputs[chosen], labels[chosen]
             if self.recipe.shift and batch.ndim == 4:
                 batch = shift_and_mirror(batch, self.recipe.shift, self.order)
@@ -183,9 +178,9 @@ class _Training:
 
         return closure
 
-    def _batches(self, samples: int) -> Iterator[Tensor]:
+    def _batches(self, samples: int, device: torch.device) -> Iterator[Tensor]:
         """A random partition; a rest of less than half a batch joins the last one."""
-        order = torch.randperm(samples, generator=self.order)
+        order = torch.randperm(samples, generator=self.order).to(device)
         for number in range(self.per_epoch):
             last = number == self.per_epoch - 1
             yield order[number * self.batch :] if last else order[number * self.batch : (number + 1) * self.batch]
