@@ -23,7 +23,7 @@ from models.core.sources import load
 
 ROOT = Path(__file__).parents[2]
 SAMPLES, EPOCHS = 6000, 8
-SIZES = {"fashion-mnist": (20_000,), "digits": (8_000,)}  # of the picture
+PICTURED = 8_000  # samples of the settings in the picture
 RANKINGS = {
     "AUM": ("auroc_aum", SUSPECT, "o"),
     "mean probability": ("auroc_probability", "#e0a458", "D"),
@@ -74,8 +74,8 @@ def main():
     averages.set(title="its mean: the area under the margin\n(6,000 Fashion-MNIST, 20% wrong labels)", xlabel="AUM")
     averages.set_yticks([])
     rows = Checkpoint(ROOT / "models" / "aum" / "weights").figures.tables["proof"]
-    draw_proof(proof, [row for row in rows if row["samples"] in SIZES[row["data"]] and row["noise"] != "none"])
-    draw_rates(rates, [row for row in rows if row["samples"] in SIZES[row["data"]]])
+    draw_proof(proof, [row for row in rows if row["samples"] == PICTURED and row["noise"] != "none"])
+    draw_rates(rates, [row for row in rows if row["samples"] == PICTURED])
     write_tables(rows)
     for axes in (while_learning, averages, proof, rates):
         axes.spines[["top", "right"]].set_visible(False)
@@ -166,12 +166,15 @@ def use(rows):
     for setting, chosen in by_setting(rows).items():
         mean = means(chosen)
         accuracies = [mean.get(f"accuracy_{arm}") for arm in ("all", "random", "confident", "aum", "oracle")]
-        gain = 100 * (mean["accuracy_aum"] - mean["accuracy_all"])
-        possible = 100 * (mean.get("accuracy_oracle", mean["accuracy_all"]) - mean["accuracy_all"])
-        share = f", {gain / possible:.0%}" if possible > 0.5 else ""
+        gain = "-"
+        if "accuracy_aum" in mean:
+            points = 100 * (mean["accuracy_aum"] - mean["accuracy_all"])
+            gain = f"{points:+.1f}"
+            if "accuracy_oracle" in mean:
+                gain += f", {points / 100 / (mean['accuracy_oracle'] - mean['accuracy_all']):.0%}"
         cells = [
             " / ".join("-" if value is None else f"{value:.3f}" for value in accuracies),
-            f"{gain:+.1f}{share}",
+            gain,
             f"{mean['flagged_aum']:.3f}",
             f"{mean['true_share']:.3f}, {mean['estimate']:.3f} ({mean['low']:.3f} to {mean['high']:.3f})",
             f"{mean['estimate_mixture']:.3f}, {mean['estimate_loss_mixture']:.3f}, {mean['flagged_confident']:.3f}",
