@@ -38,6 +38,7 @@ from models.core.parts import Row
 from models.core.run import LocalRun
 from models.core.sources import load
 
+DATA = ("fashion-mnist", "digits")
 RATE, SEED = 0.2, 0
 
 
@@ -65,8 +66,13 @@ def _measure(path: Path, cells: Sequence[Cell], device: str, retrain: bool) -> N
 def read_rows(path: Path) -> list[Row]:
     """The measured cells, by data, size, noise and seed."""
     rows: list[Row] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    order = {noise: number for number, noise in enumerate(NOISES)}
-    return sorted(rows, key=lambda row: (*_key(row)[:2], order[row["noise"], row["rate"]], row["seed"]))  # type: ignore[index]
+    noises = {noise: number for number, noise in enumerate(NOISES)}
+
+    def place(row: Row) -> tuple[int, ...]:
+        noise = noises[row["noise"], row["rate"]]  # type: ignore[index]
+        return DATA.index(str(row["data"])), int(row["samples"] or 0), noise, int(row["seed"] or 0)
+
+    return sorted(rows, key=place)
 
 
 def _key(row: Row) -> tuple[object, ...]:
@@ -130,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=["proof", "figures", "checkpoint"])
     parser.add_argument("rows", type=Path, nargs="?", default=Path("rows.jsonl"))
-    parser.add_argument("--data", default="fashion-mnist", choices=["fashion-mnist", "digits"])
+    parser.add_argument("--data", default="fashion-mnist", choices=DATA)
     parser.add_argument("--samples", type=int, default=8000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--noises", nargs="+", help="only these, such as `none` or `uniform-0.2`; all unless given")
