@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from models.core.checkpoint import Checkpoint, CheckpointError
 from models.core.dataset import Dataset
-from models.core.inputs import ImageSpec, VectorSpec
+from models.core.inputs import ImageSpec, InputSpec, VectorSpec
 from models.core.method import MethodError
+from models.core.text import TextTransform
 
 Architecture = Literal["mlp", "small-cnn", "two-conv", "wrn-10-2", "wrn-28-10"]
 
@@ -25,12 +26,16 @@ class Classifier(nn.Module):
         mean, std: per channel ``(C, 1, 1)`` of pictures or per feature ``(D,)`` of vectors, in input units.
         shape: ``(C, H, W)`` or ``(D,)``.
 
+    Attributes:
+        text: turns texts into the vectors; of trained networks of texts only.
+
     Raises:
         ValueError: the architecture takes pictures, or larger ones.
     """
 
     mean: Tensor
     std: Tensor
+    text: TextTransform | None
 
     def __init__(
         self, architecture: Architecture, shape: tuple[int, ...], classes: int, mean: Tensor, std: Tensor
@@ -40,6 +45,7 @@ class Classifier(nn.Module):
             raise ValueError(f"encoder: {architecture} takes pictures")
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
+        self.text = None
         if architecture == "mlp":
             self.body: nn.Module = _mlp(prod(shape), classes)
         elif architecture == "small-cnn":
@@ -207,10 +213,25 @@ def read_classifier(checkpoint: Checkpoint) -> Classifier:
         moments = (shape[0], 1, 1) if len(shape) == 3 else shape
         classes = len(checkpoint.config.class_names)
         network = Classifier(architecture, shape, classes, torch.zeros(moments), torch.ones(moments))
+        if checkpoint.config.input.kind == "text":
+            network.text = TextTransform(shape[0])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.folder.name}: its outputs name no architecture and shape") from error
     checkpoint.load_into(network)
     return network.eval()
+
+
+def classifier_inputs(network: Classifier, dataset: Dataset, spec: InputSpec) -> Tensor:
+    """The inputs of a data set as ``network``, whose checkpoint names ``spec``, takes them.
+
+    Raises:
+        MethodError: vectors of another length, or with NaN or infinite values; names the row.
+        InputError: the data set holds something else.
+    """
+    if network.text is not None:
+        return torch.from_numpy(network.text.vectors(dataset.texts()))
+    assert isinstance(spec, ImageSpec | VectorSpec)
+    return as_tensor(dataset, spec)
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ from models.core.method import MethodError
 from models.core.registry import Registry
 from models.core.run import LocalRun
 from models.core.trainer_options import SharpnessAware
-from models.sam.evaluate import summarise
 from models.sam import proof
+from models.sam.evaluate import summarise
 from models.sam.proof import ARMS, BEST, CELLS, DOUBLE, NOISES, RANDOM, SEEDS, SGD, Cell, curvature, groups
 from models.sam.schema import PRESETS, Config, Params, RhoSearch, SharpnessReport
 
