@@ -16,6 +16,7 @@ from models.core.classifiers import (
     Architecture,
     Classifier,
     as_tensor,
+    batch_tensor,
     build_classifier,
     classifier_inputs,
     input_spec,
@@ -54,6 +55,7 @@ class ClassifierMethod(Method[ParamsT, ConfigT]):
         return cls(network, checkpoint.config.input, checkpoint.config.class_names)
 
     def predict(self, inputs: Any, params: ParamsT) -> Sequence[Float32]:
+<<<<<<< HEAD
         """Float32 ``(C,)`` probabilities of uint8 ``(N, H, W, C)``, float32 ``(N, D)`` or N texts."""
         array = np.asarray(inputs if self.network.text is None else self.network.text.vectors(inputs))
         if array.ndim == 4:
@@ -61,6 +63,10 @@ class ClassifierMethod(Method[ParamsT, ConfigT]):
         else:
             tensor = torch.from_numpy(np.asarray(array, dtype=np.float32))
         return list(logits_of(self.network, tensor).softmax(dim=1).numpy())
+=======
+        """Float32 ``(C,)`` probabilities of uint8 ``(N, H, W, C)`` or float32 ``(N, D)``."""
+        return list(logits_of(self.network, batch_tensor(inputs)).softmax(dim=1).numpy())
+>>>>>>> main
 
     @classmethod
     def train(cls, dataset: Dataset, config: ConfigT, run: Run) -> Checkpoint:
@@ -194,10 +200,26 @@ def training_figures(
 
 def user_figures(checkpoint: Checkpoint, dataset: Dataset, device: str) -> list[Figure]:
     """Accuracy and cross-entropy of a checkpoint on a labelled data set, matched by class name."""
+<<<<<<< HEAD
     network = read_classifier(checkpoint)
     labels = match_labels(dataset, checkpoint.config.class_names)
     inputs = classifier_inputs(network, dataset, checkpoint.config.input)
     logits = logits_of(network.to(pick_device(device)), inputs)
+=======
+    spec = checkpoint.config.input
+    assert isinstance(spec, ImageSpec | VectorSpec)
+    logits = logits_of(read_classifier(checkpoint).to(pick_device(device)), as_tensor(dataset, spec))
+    return label_figures(logits, dataset, checkpoint.config.class_names)
+
+
+def label_figures(logits: Tensor, dataset: Dataset, class_names: list[str]) -> list[Figure]:
+    """Accuracy and cross-entropy of ``logits`` ``(N, C)`` of the classes ``class_names`` on a data set's labels.
+
+    Raises:
+        MethodError: a class of the data set is unknown; names it.
+    """
+    labels = match_labels(dataset, class_names)
+>>>>>>> main
     setting = f"{dataset.name or 'data set'}, N={len(labels):,}"
     right = float((logits.argmax(dim=1) == labels).double().mean())
     entropy = float(F.cross_entropy(logits.double(), labels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from models.core.optim import SAM
 from models.core.parts import Row
 from models.core.run import Run
 from models.core.trainer_options import EarlyStopping, SharpnessAware
-from models.core.training import pack_training, unpack_training
+from models.core.training import Parts, pack_training, unpack_training
 
 
 class DivergedError(MethodError):
@@ -208,13 +208,8 @@ class _Training:
 
     def save(self, run: Run) -> None:
         """Write the resume point."""
-        parts = ({"network": self.network}, {"optimizer": self.optimizer}, {"order": self.order})
-        arrays, packed = pack_training(*parts)
-        meta: dict[str, Any] = {"training": packed, "curve": self.curve, "stopped": self.stopped}
-        if self.stopper is not None:
-            kept, meta["stopping"] = self.stopper.state()
-            arrays |= {f"stopping/{name}": array for name, array in kept.items()}
-        run.save_state(arrays, meta)
+        arrays, packed = pack_training(*self._parts())
+        run.save_state(arrays, {"training": packed, "curve": self.curve, "stopped": self.stopped})
 
     def resume(self, run: Run) -> None:
         """Go on from the resume point, where there is one."""
@@ -222,13 +217,12 @@ class _Training:
         if state is None:
             return
         arrays, meta = state
-        parts = ({"network": self.network}, {"optimizer": self.optimizer}, {"order": self.order})
-        unpack_training(arrays, meta["training"], *parts)
+        unpack_training(arrays, meta["training"], *self._parts())
         self.curve, self.stopped = [dict(row) for row in meta["curve"]], meta["stopped"]
-        if self.stopper is not None:
-            prefix = "stopping/"
-            kept = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-            self.stopper.load_state(kept, meta["stopping"])
+
+    def _parts(self) -> Parts:
+        others = {} if self.stopper is None else {"stopping": self.stopper}
+        return {"network": self.network}, {"optimizer": self.optimizer}, {"order": self.order}, others
 
     def result(self) -> Fitted:
         """The network with the weights to keep."""
