@@ -55,18 +55,9 @@ class ClassifierMethod(Method[ParamsT, ConfigT]):
         return cls(network, checkpoint.config.input, checkpoint.config.class_names)
 
     def predict(self, inputs: Any, params: ParamsT) -> Sequence[Float32]:
-<<<<<<< HEAD
         """Float32 ``(C,)`` probabilities of uint8 ``(N, H, W, C)``, float32 ``(N, D)`` or N texts."""
-        array = np.asarray(inputs if self.network.text is None else self.network.text.vectors(inputs))
-        if array.ndim == 4:
-            tensor = torch.from_numpy(array.transpose(0, 3, 1, 2).copy())
-        else:
-            tensor = torch.from_numpy(np.asarray(array, dtype=np.float32))
-        return list(logits_of(self.network, tensor).softmax(dim=1).numpy())
-=======
-        """Float32 ``(C,)`` probabilities of uint8 ``(N, H, W, C)`` or float32 ``(N, D)``."""
-        return list(logits_of(self.network, batch_tensor(inputs)).softmax(dim=1).numpy())
->>>>>>> main
+        rows = inputs if self.network.text is None else self.network.text.vectors(inputs)
+        return list(logits_of(self.network, batch_tensor(rows)).softmax(dim=1).numpy())
 
     @classmethod
     def train(cls, dataset: Dataset, config: ConfigT, run: Run) -> Checkpoint:
@@ -200,15 +191,9 @@ def training_figures(
 
 def user_figures(checkpoint: Checkpoint, dataset: Dataset, device: str) -> list[Figure]:
     """Accuracy and cross-entropy of a checkpoint on a labelled data set, matched by class name."""
-<<<<<<< HEAD
     network = read_classifier(checkpoint)
-    labels = match_labels(dataset, checkpoint.config.class_names)
     inputs = classifier_inputs(network, dataset, checkpoint.config.input)
     logits = logits_of(network.to(pick_device(device)), inputs)
-=======
-    spec = checkpoint.config.input
-    assert isinstance(spec, ImageSpec | VectorSpec)
-    logits = logits_of(read_classifier(checkpoint).to(pick_device(device)), as_tensor(dataset, spec))
     return label_figures(logits, dataset, checkpoint.config.class_names)
 
 
@@ -219,7 +204,6 @@ def label_figures(logits: Tensor, dataset: Dataset, class_names: list[str]) -> l
         MethodError: a class of the data set is unknown; names it.
     """
     labels = match_labels(dataset, class_names)
->>>>>>> main
     setting = f"{dataset.name or 'data set'}, N={len(labels):,}"
     right = float((logits.argmax(dim=1) == labels).double().mean())
     entropy = float(F.cross_entropy(logits.double(), labels))

@@ -56,35 +56,13 @@ class Classifier(Standardised):
         ValueError: the architecture takes pictures, or larger ones.
     """
 
-<<<<<<< HEAD
-    mean: Tensor
-    std: Tensor
     text: TextTransform | None
 
     def __init__(
         self, architecture: Architecture, shape: tuple[int, ...], classes: int, mean: Tensor, std: Tensor
     ) -> None:
-        super().__init__()
-        if architecture != "mlp" and len(shape) != 3:
-            raise ValueError(f"encoder: {architecture} takes pictures")
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-        self.text = None
-        if architecture == "mlp":
-            self.body: nn.Module = _mlp(prod(shape), classes)
-        elif architecture == "small-cnn":
-            self.body = _small_cnn(shape, classes)
-        elif architecture == "two-conv":
-            self.body = _two_conv(shape, classes)
-        else:
-            depth, width = (int(number) for number in architecture.split("-")[1:])
-            self.body = WideResNet(shape[0], classes, depth, width, stem_stride=2 if depth == 10 else 1)
-=======
-    def __init__(
-        self, architecture: Architecture, shape: tuple[int, ...], classes: int, mean: Tensor, std: Tensor
-    ) -> None:
         super().__init__(_body(architecture, shape, classes), mean, std)
->>>>>>> main
+        self.text = None
 
 
 def _body(architecture: Architecture, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -250,6 +228,8 @@ def build_classifier(architecture: Architecture, inputs: Tensor, classes: int) -
 def read_classifier(checkpoint: Checkpoint) -> Classifier:
     """The network of a checkpoint, in evaluation mode; see :func:`described`."""
     network = described(checkpoint, Classifier)
+    if checkpoint.config.input.kind == "text":
+        network.text = TextTransform(network.mean.shape[0])
     checkpoint.load_into(network)
     return network.eval()
 
@@ -268,13 +248,7 @@ def described(checkpoint: Checkpoint, kind: Callable[..., NetworkT]) -> NetworkT
         architecture, shape = facts["architecture"], tuple(int(extent) for extent in facts["shape"])
         moments = (shape[0], 1, 1) if len(shape) == 3 else shape
         classes = len(checkpoint.config.class_names)
-<<<<<<< HEAD
-        network = Classifier(architecture, shape, classes, torch.zeros(moments), torch.ones(moments))
-        if checkpoint.config.input.kind == "text":
-            network.text = TextTransform(shape[0])
-=======
         return kind(architecture, shape, classes, torch.zeros(moments), torch.ones(moments))
->>>>>>> main
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.folder.name}: its outputs name no architecture and shape") from error
 
