@@ -1,7 +1,7 @@
 """Makes what ``weights/`` holds: the whole proof and the shipped classifiers.
 
-``python -m models.sam.ship proof FOLDER`` measures cells of the proof into ``FOLDER/proof.jsonl``, those of ``--noise``,
-``--arms`` and ``--seeds``;
+``python -m models.sam.ship proof FOLDER`` measures cells of the proof into ``FOLDER/proof.jsonl``, those of
+``--noise``, ``--arms`` and ``--seeds``;
 ``python -m models.sam.ship train FOLDER --subject sgd --seed 0`` trains and judges a classifier;
 ``python -m models.sam.ship trainers FOLDER --subject aum --seed 0`` compares another method's training with and
 without SAM; ``python -m models.sam.ship time FOLDER`` measures the cost of a step;
@@ -101,9 +101,12 @@ def timing(folder: Path, device: str) -> None:
 
 
 def write(folder: Path, network: str) -> None:
-    """Copy the checkpoints of the network's first seed into ``weights/`` under their versions; write all figures."""
+    """Copy the network's versions of seed 0, where the folder holds them, into ``weights/``; write all figures."""
     for name, target in ((DEFAULT, SHIPPED), (SGD_VERSION, SHIPPED / SGD_VERSION)):
-        trained = Checkpoint(folder / f"{network}-{name}-0" / "scratch" / "checkpoint")
+        source = folder / f"{network}-{name}-0" / "scratch" / "checkpoint"
+        if not source.exists():
+            continue
+        trained = Checkpoint(source)
         target.mkdir(parents=True, exist_ok=True)
         (target / WEIGHTS).write_bytes((trained.folder / WEIGHTS).read_bytes())
         command = f"python -m models.sam.ship train runs/sam --network {network} --subject {name}"
