@@ -1,9 +1,13 @@
 """Coalescing: the requests that wait for a model go to its replica as one call.
 
-There is no timer. While fewer calls than allowed are in flight for a model, what arrives in one pass of the event loop
-is sent at its end; otherwise it gathers, and the next answer sends it. Under little load nothing is delayed, under much
-load batches grow by themselves. Sending within the pass would make a call of one item out of the first request of every
-wave, and such a call costs ten times what a further item in a batch does.
+There is no timer. What arrives in one pass of the event loop is sent at its end where a replica is free; otherwise it
+gathers, and the next answer sends it. Under little load nothing is delayed, under much load batches grow by themselves.
+Sending within the pass would make a call of one item out of the first request of every wave, and such a call costs ten
+times what a further item in a batch does.
+
+A busy replica gets its next call in advance, so that it does not wait for the gateway, but not a smaller one than it
+has: callers are answered in waves, and the first few of a wave would leave as a call of their own. Only calls that are
+short enough to be outweighed by their fixed cost are held back so.
 
 Everything here runs on one event loop and changes state only between awaits, so that a wake-up cannot be lost: work
 can wait only while a look for work is due or a call is in flight, and the end of every call looks for work.
@@ -17,7 +21,10 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
+
+HOLD_BACK_S = 0.05
 
 Send = Callable[[str, bytes, list[Any], tuple[str, ...]], Awaitable[Sequence[Any]]]
 
@@ -69,7 +76,15 @@ class _Line:
 
     def may_call(self) -> bool:
         """Whether what waits should be sent now."""
-        return bool(self.waiting) and len(self.calls) < self.most_calls
+        if not self.waiting or len(self.calls) >= self.most_calls:
+            return False
+        return len(self.calls) < self.replicas or self.items >= self.max_batch or not self._hold_back()
+
+    def _hold_back(self) -> bool:
+        """Whether a call in advance would be smaller, in callers, than those in flight, and these are short."""
+        calls, pieces = len(self.calls), list(chain.from_iterable(self.calls.values()))
+        seconds = _count(pieces) * self.seconds_per_item * self.most_calls / calls
+        return seconds < HOLD_BACK_S and calls * sum(map(len, self.waiting.values())) < len(pieces)
 
     def gather(self) -> tuple[bytes, list[_Piece]]:
         """Take the next batch: one parameter set's oldest pieces. The others have their turn first next time.

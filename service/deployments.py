@@ -20,7 +20,9 @@ from service.calls import CALLS_PER_REPLICA, Call
 from service.pumping import pump
 from service.settings import Settings
 
+APPLICATION = "models"
 POOL = "pool"
+EVERY_METHOD = "*"
 GRPC_MESSAGE_BYTES = 64 << 20
 FLAGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -45,7 +47,7 @@ def prepare_environment() -> None:
 
 def deployment_of(entry: MethodEntry, settings: Settings) -> str:
     """Name of the deployment that serves a method: its own slug, or the pool."""
-    placement = settings.placement.get(entry.slug, entry.card.placement)
+    placement = settings.placement.get(entry.slug) or settings.placement.get(EVERY_METHOD) or entry.card.placement
     return entry.slug if placement == "dedicated" else POOL
 
 
@@ -70,14 +72,14 @@ def _log_stream(settings: Settings) -> TextIO:
     return path.open("a", buffering=1, encoding="utf-8")
 
 
-def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
-    """The Serve applications by name: the pool, and each dedicated method's own."""
+def application(registry: Registry, settings: Settings) -> Any:
+    """The Serve application of all models: the pool, and with it each dedicated method's own deployment."""
     from ray import serve
 
     class Replica:
         """Hosts versions; all of the work is :class:`service.host.ModelHost`'s."""
 
-        def __init__(self, settings_json: str) -> None:
+        def __init__(self, settings_json: str, *_deployed_with_it: Any) -> None:
             from service.host import ModelHost
 
             own = Settings.model_validate_json(settings_json)
@@ -92,8 +94,10 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
             return model
 
         async def predict(self, call: Call) -> Any:
-            """Perform one call in a thread, so that Serve's loop answers health checks meanwhile."""
+            """Perform one call: in a thread, as Serve's loop answers health checks meanwhile; at once if brief."""
             await self.load(call.model)
+            if self._host.brief(call):
+                return self._host.call(call)
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._host.call, call)
 
         async def stream(self, call: Call, previews: int) -> AsyncIterator[Any]:
@@ -103,7 +107,7 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
                 async for reply in replies:
                     yield reply
 
-    def application(name: str, **options: Any) -> Any:
+    def bound(name: str, *others: Any, **options: Any) -> Any:
         deployment: Any = serve.deployment(
             Replica,
             name=name,
@@ -111,10 +115,11 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
             health_check_period_s=5,
             health_check_timeout_s=30,
             graceful_shutdown_timeout_s=5,
-            ray_actor_options={"num_cpus": 0, "num_gpus": settings.num_gpus},
+            logging_config={"enable_access_log": False},  # the gateway's lines say more, and Ray's go with its folder
+            ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
             **options,
         )
-        return deployment.bind(_for_replicas(settings))
+        return deployment.bind(_for_replicas(settings), *others)
 
     own = {name for entry in registry.values() if (name := deployment_of(entry, settings)) != POOL}
     scaling = {
@@ -125,7 +130,5 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
         "upscale_delay_s": 0,
         "downscale_to_zero_delay_s": 600,
     }
-    return {
-        POOL: application(POOL, num_replicas=settings.replicas),
-        **{name: application(name, autoscaling_config=scaling) for name in sorted(own)},
-    }
+    dedicated = [bound(name, autoscaling_config=scaling) for name in sorted(own)]
+    return bound(POOL, *dedicated, num_replicas=settings.replicas)

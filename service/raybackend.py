@@ -45,7 +45,7 @@ class RayBackend:
 
         names = {deployments.deployment_of(entry, self._settings) for entry in self._registry.values()}
         for name in names | {deployments.POOL}:
-            self._handles[name] = serve.get_deployment_handle(name, app_name=name)
+            self._handles[name] = serve.get_deployment_handle(name, app_name=deployments.APPLICATION)
         log.info("inference is ready", deployments=sorted(self._handles))
 
     async def stop(self) -> None:
@@ -101,6 +101,8 @@ class RayBackend:
 
     def _handle(self, version: Version, method: str, **options: Any) -> Any:
         handle = getattr(self._handles[deployments.deployment_of(version.entry, self._settings)], method)
+        # What crosses is of importable classes; cloudpickle takes twice as long.
+        options |= {"request_serialization": "pickle", "response_serialization": "pickle"}
         self._models[version.id, method] = handle.options(multiplexed_model_id=version.id, **options)
         return self._models[version.id, method]
 
@@ -109,18 +111,18 @@ class RayBackend:
         self._runtime.start()
         if not self._runtime.owned:
             return
-        self._runtime.perform(self._run_applications)
+        self._runtime.perform(self._run_application)
         while not self._runtime.perform(_running):
             time.sleep(0.05)
 
-    def _run_applications(self) -> None:
+    def _run_application(self) -> None:
         from ray import serve
         from ray.serve.api import RunTarget
 
         serve.start(proxy_location="Disabled")
-        applications = deployments.applications(self._registry, self._settings)
-        targets = [RunTarget(target=target, name=name, route_prefix=None) for name, target in applications.items()]
-        serve.run_many(targets, wait_for_applications_running=False)
+        target = deployments.application(self._registry, self._settings)
+        served = RunTarget(target=target, name=deployments.APPLICATION, route_prefix=None)
+        serve.run_many([served], wait_for_applications_running=False)
 
 
 def _give_up_or_retry(error: Exception, what: str, version: Version, attempt: int) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import uvloop
 
+LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -59,17 +61,43 @@ def _latency(output, percentile):
     return float(value) * UNITS[unit]
 
 
-async def _client(host, port, request, until, latencies):
-    reader, writer = await asyncio.open_connection(host, port)
-    errors = 0
-    while (started := time.perf_counter()) < until:
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE).group(1)))
-        errors += b" 200 " not in head.split(b"\r\n", 1)[0]
-        latencies.append(time.perf_counter() - started)
-    writer.close()
-    return errors
+class _Client(asyncio.Protocol):
+    """One connection, which sends its request again as soon as it is answered. Costs a fifth of what streams do, as
+    generator and server share the machine's cores.
+    """
+
+    def __init__(self, request, until):
+        self.request = request
+        self.until = until
+        self.latencies = []
+        self.errors = 0
+        self.done = asyncio.get_running_loop().create_future()
+        self._received = b""
+
+    def connection_made(self, transport):
+        self._transport = transport
+        self._send()
+
+    def data_received(self, data):
+        self._received += data
+        head, found, body = self._received.partition(b"\r\n\r\n")
+        if not found or len(body) < int(LENGTH.search(head).group(1)):
+            return
+        self.latencies.append(time.perf_counter() - self._started)
+        self.errors += not head.startswith(b"HTTP/1.1 200 ")
+        self._received = b""
+        if time.perf_counter() < self.until:
+            self._send()
+        else:
+            self._transport.close()
+
+    def connection_lost(self, error):
+        self.errors += error is not None or time.perf_counter() < self.until
+        self.done.set_result(None)
+
+    def _send(self):
+        self._started = time.perf_counter()
+        self._transport.write(self.request)
 
 
 async def _generate(url, body, clients, seconds):
@@ -77,15 +105,17 @@ async def _generate(url, body, clients, seconds):
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    request, latencies = head.encode() + body, []
-    started = time.perf_counter()
-    until = started + seconds
-    errors = await asyncio.gather(*(_client(host, int(port), request, until, latencies) for _ in range(clients)))
+    started, loop = time.perf_counter(), asyncio.get_running_loop()
+    made = [_Client(head.encode() + body, started + seconds) for _ in range(clients)]
+    for client in made:
+        await loop.create_connection(lambda client=client: client, host, int(port))
+    await asyncio.gather(*(client.done for client in made))
     elapsed = time.perf_counter() - started
-    milliseconds = np.array(latencies) * 1e3
-    return Load(len(latencies) / elapsed, *np.percentile(milliseconds, [50, 99]).tolist(), sum(errors))
+    milliseconds = np.array([latency for client in made for latency in client.latencies]) * 1e3
+    p50, p99 = np.percentile(milliseconds, [50, 99]).tolist()
+    return Load(len(milliseconds) / elapsed, p50, p99, sum(client.errors for client in made))
 
 
 if __name__ == "__main__":
-    load = asyncio.run(_generate(sys.argv[1], sys.stdin.buffer.read(), int(sys.argv[2]), float(sys.argv[3])))
+    load = uvloop.run(_generate(sys.argv[1], sys.stdin.buffer.read(), int(sys.argv[2]), float(sys.argv[3])))
     sys.stdout.buffer.write(orjson.dumps(load))
