@@ -27,7 +27,7 @@ from models.core.parts import Row
 from models.core.run import LocalRun
 from models.core.sources import load
 from models.core.trainer_options import EarlyStopping
-from models.early_stopping.evaluate import SHIPPED, SHIPPED_SETTING, measure_theorems, summarise
+from models.early_stopping.evaluate import SHIPPED, SHIPPED_SETTING, measure_theorems, shown_curves, summarise
 from models.early_stopping.proof import CELLS, measure_cell
 from models.early_stopping.schema import Config
 
@@ -88,7 +88,7 @@ def write(folder: Path) -> None:
         _copy(Checkpoint(source))
     value = user_figures(Checkpoint(SHIPPED), load("fashion-mnist", "test"), "cpu")[0].value
     tables = {name: read_rows(folder / f"{name}.jsonl") for name in ("proof", "theory", "law", "curves")}
-    tables["curves"] = [row for row in tables["curves"] if row["data"] == "fashion-mnist" and row["seed"] == 0]
+    tables["curves"] = shown_curves(tables["curves"])
     found = summarise(tables, [Figure(name="accuracy", value=value, setting=SHIPPED_SETTING, headline=True)])
     found.command = "python -m models.early_stopping.ship"
     Checkpoint(SHIPPED).write_figures(found)
