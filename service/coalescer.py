@@ -115,6 +115,11 @@ class _Line:
                 del self.waiting[params]
 
 
+def _expire(ticket: _Ticket) -> None:
+    if not ticket.answered.done():
+        ticket.answered.set_exception(TimeoutError())
+
+
 def _count(pieces: Iterable[_Piece]) -> int:
     return sum(len(piece.items) for piece in pieces)
 
@@ -136,7 +141,14 @@ class Coalescer:
         self._lines: dict[str, _Line] = {}
 
     async def submit(
-        self, model: str, params: bytes, items: Sequence[Any], max_batch: int, replicas: int = 1, tag: str = ""
+        self,
+        model: str,
+        params: bytes,
+        items: Sequence[Any],
+        max_batch: int,
+        replicas: int = 1,
+        tag: str = "",
+        seconds: float = math.inf,
     ) -> list[Any]:
         """One output an item of ``items``, in order.
 
@@ -147,8 +159,10 @@ class Coalescer:
             max_batch: items in one call at most.
             replicas: how many replicas the model's calls can go to.
             tag: names the caller to whom performs the call.
+            seconds: how long the caller waits.
 
         Raises:
+            TimeoutError: the outputs were not there in time.
             OverloadedError: the queue is full; nothing was queued.
             Exception: what the call of any of the items raised.
         """
@@ -159,17 +173,22 @@ class Coalescer:
             self._pump(line)
         if line.items >= self._queue_limit:
             raise OverloadedError(math.ceil(line.items * line.seconds_per_item))
-        ticket = _Ticket(asyncio.get_running_loop().create_future(), [None] * len(items), len(items), tag)
+        loop = asyncio.get_running_loop()
+        ticket = _Ticket(loop.create_future(), [None] * len(items), len(items), tag)
         queue = line.waiting.setdefault(params, deque())
         for start in range(0, len(items), line.max_batch):
             queue.append(_Piece(ticket, start, items[start : start + line.max_batch]))
         line.items += len(items)
         if not line.due:
             line.due = True
-            asyncio.get_running_loop().call_soon(self._pump, line)
+            loop.call_soon(self._pump, line)
+        # A timer for each caller costs a fifth of what `asyncio.timeout` does.
+        timer = None if math.isinf(seconds) else loop.call_later(max(0.0, seconds), _expire, ticket)
         try:
             await ticket.answered
         finally:
+            if timer is not None:
+                timer.cancel()
             if ticket.missing:
                 self._leave(line, ticket)
         return ticket.outputs

@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     store_url: str | None = Field(default=None, description="unset: the folder `home`/store")
     api_keys: str = Field(default="", repr=False, description="comma-separated keys with every scope")
     ray_address: str = "local"
+    ray_metrics_port: int = Field(default=0, ge=0, le=65535, description="of a Ray started here; 0: any free port")
     methods_path: str = Field(default="", description="more folders of methods, separated by the path separator")
 
     backend: Literal["ray", "in-process"] = "ray"
