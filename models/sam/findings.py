@@ -88,19 +88,24 @@ def proof_claims(rows: Sequence[Row]) -> list[str]:
         f"{'' if apart <= _RANDOM_TOLERANCE else ', more than the 1 point that was expected'}.",
     ]
     if others:
-        listed = ", ".join(f"{arm} {value:.3f}" for arm, value in others.items())
+        counts = {arm: len(values(rows, PROOF_NOISE, arm, "final")) for arm in others}
+        listed = ", ".join(f"{arm} {value:.3f} ({_seeds(counts[arm])})" for arm, value in others.items())
         claims.append(f"Beside SAM with rho 0.2 ({final[BEST]:.3f}) and SGD ({final[SGD]:.3f}) end: {listed}.")
     return claims
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def _noise_claim(rows: Sequence[Row], noise: float) -> str:
     final = {arm: mean(rows, noise, arm, "final") for arm in (SGD, DOUBLE, BEST)}
     gains = {arm: final[BEST] - final[arm] for arm in (SGD, DOUBLE)}
     held = noise != PROOF_NOISE or (gains[SGD] >= _OVER_SGD and gains[DOUBLE] >= _OVER_DOUBLE)
-    seeds = len(values(rows, noise, BEST, "final"))
+    seeds = _seeds(len(values(rows, noise, BEST, "final")))
     return (
-        f"{setting(noise)}, {seeds} seeds: SAM with rho 0.2 ends at {final[BEST]:.3f}, SGD at {final[SGD]:.3f}, SGD "
-        f"with the same compute ({2 * EPOCHS} epochs) at {final[DOUBLE]:.3f}: {100 * gains[SGD]:+.1f} and "
+        f"{setting(noise)}, {seeds}: SAM with rho 0.2 ends at {final[BEST]:.3f}, SGD at {final[SGD]:.3f}, SGD with the "
+        f"same compute ({2 * EPOCHS} epochs) at {final[DOUBLE]:.3f}: {100 * gains[SGD]:+.1f} and "
         f"{100 * gains[DOUBLE]:+.1f} points{'' if held else ', less than the 10 and 12 that were expected'}."
     )
 
@@ -135,9 +140,8 @@ def _clean_claim(where: str, rows: Sequence[Row]) -> str:
         verdict = ", where it should cost no more than 0.1"
     elif gain < _CLEAN_GAIN:
         verdict = ", less than the 0.3 that were hoped for"
-    seeds = len(found[sam])
     return (
-        f"Clean labels, {where}, {seeds} seed{'s' if seeds > 1 else ''}: {epochs[sam]} epochs of SAM "
+        f"Clean labels, {where}, {_seeds(len(found[sam]))}: {epochs[sam]} epochs of SAM "
         f"{np.mean(found[sam]):.4f}; SGD {np.mean(found[sgd]):.4f}; SGD with the same compute "
         f"({epochs[double]} epochs) {np.mean(found[double]):.4f}. The gain over the latter is {100 * gain:+.2f} "
         f"points{verdict}."
@@ -186,8 +190,8 @@ def trainer_claims(rows: Sequence[Row]) -> list[str]:
             listed = ", ".join(
                 f"{f'SAM with rho {rho:g}' if rho else 'without'} {np.mean(v):.4f}" for rho, v in found.items()
             )
-            seeds = len(next(iter(found.values())))
-            claims.append(f"The trainer of {slug} ({trainer.setting}, {seeds} seeds), {trainer.name}: {listed}.")
+            seeds = _seeds(len(next(iter(found.values()))))
+            claims.append(f"The trainer of {slug} ({trainer.setting}, {seeds}), {trainer.name}: {listed}.")
     return claims
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from models.core.dataset import Dataset
 from models.core.devices import pick_device
@@ -78,6 +79,12 @@ TRAINERS = {
 }  # fmt: skip
 
 
+def options(slug: str, rho: float) -> BaseModel:
+    """The configuration of the compared training of a method."""
+    steps = {"kind": "sam", "rho": rho} if rho else {"kind": "none"}
+    return Registry()[slug].config.model_validate({**TRAINERS[slug].config, "sharpness_aware": steps})
+
+
 def measure_trainer(slug: str, rho: float, seed: int, run: Run) -> Row:
     """Train the method with SAM of radius ``rho``, 0: without it, and judge the version.
 
@@ -86,10 +93,8 @@ def measure_trainer(slug: str, rho: float, seed: int, run: Run) -> Row:
         Cancelled: the user asked for it.
     """
     trainer, entry = TRAINERS[slug], Registry()[slug]
-    options = {"kind": "sam", "rho": rho} if rho else {"kind": "none"}
-    config = entry.config.model_validate({**trainer.config, "sharpness_aware": options})
     data = trainer.data(seed)
-    checkpoint = entry.method.train(data, config, run)
+    checkpoint = entry.method.train(data, options(slug, rho), run)
     method = entry.method.load(checkpoint, pick_device(run.device))
     value = trainer.measure(method, entry.default_params, data, load("fashion-mnist", "test"))
     return {"trainer": slug, "rho": rho, "seed": seed, "measure": trainer.name, "value": value}
