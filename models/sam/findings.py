@@ -75,7 +75,9 @@ def proof_claims(rows: Sequence[Row]) -> list[str]:
     sharpness = [mean(rows, PROOF_NOISE, arm, "lambda_max") for arm in radii]
     falling = all(a > b for a, b in pairwise(sharpness))
     ratios = [largest / mean(rows, PROOF_NOISE, arm, "lambda_5") for arm, largest in zip(radii, sharpness, strict=True)]
-    apart = abs(final[RANDOM] - final[SGD])
+    shared = {row["seed"] for row in rows if (row["arm"], row["noise"]) == (RANDOM, PROOF_NOISE)}
+    paired = [row for row in rows if row["seed"] in shared]
+    apart = abs(final[RANDOM] - mean(paired, PROOF_NOISE, SGD, "final"))
     others = {arm: final[arm] for arm in ARMS if arm not in (*radii, DOUBLE, RANDOM) and not np.isnan(final[arm])}
     claims += [
         f"At its best epoch, which only clean test labels can tell, SGD has {best[SGD]:.3f} and SAM {best[BEST]:.3f} "
