@@ -56,7 +56,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
         """``(B, inside, H, W)`` to ``(B, outside, H', W')``."""
-        over = not torch.is_grad_enabled()  # a tenth of the time goes where no gradient needs what is written over
+        # A tenth of the time goes where no gradient needs what is written over; a compiler sees to that by itself.
+        over = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         h = F.silu(self.norm1(x), inplace=over)
         if self.resample == "down":
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)

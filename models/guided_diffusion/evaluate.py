@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from models.core import sources
 from models.core.checkpoint import Checkpoint
@@ -13,11 +16,13 @@ from models.core.devices import pick_device
 from models.core.figures import Figure, Figures
 from models.core.method import MethodError
 from models.core.run import Run
-from models.guided_diffusion.cells import CELLS, Cell, Measured, measure_cells, samples_of
-from models.guided_diffusion.fidelity import frechet_distance
-from models.guided_diffusion.findings import by_subject, claims, trade_off
+from models.guided_diffusion.baselines import clean_guide, simple_twin
+from models.guided_diffusion.cells import Bench, Measured, device_name, measure_cells
+from models.guided_diffusion.fast import FastDenoiser
+from models.guided_diffusion.findings import bound_claims, by_subject, claims, floor_figures, summary, trade_off
 from models.guided_diffusion.judge import to_pictures
 from models.guided_diffusion.measuring import (
+    Quality,
     bits_per_dimension,
     draw_pictures,
     image_spec,
@@ -28,13 +33,13 @@ from models.guided_diffusion.measuring import (
 )
 from models.guided_diffusion.method import GuidedDiffusion
 from models.guided_diffusion.pictures import draw_trade_off, sheet
+from models.guided_diffusion.plan import PLANS, Cell, Guide, Plan, cells_of
 from models.guided_diffusion.schema import Params
+from models.guided_diffusion.versions import Networks
 
 ON_USER_DATA = 500
-LIKELIHOOD_PICTURES = 50
-LIKELIHOOD_STEPS = 50
 NEAREST = 10
-DATA = {"fashion-mnist": "fid_fmnist64", "digits": "fid_digits64"}
+FID = {"fashion-mnist": "fid_fmnist64", "digits": "fid_digits64"}
 
 
 def evaluate_on(checkpoint: Checkpoint, run: Run, dataset: Dataset) -> Figures:
@@ -67,103 +72,153 @@ def evaluate_on(checkpoint: Checkpoint, run: Run, dataset: Dataset) -> Figures:
 
 
 def prove(checkpoint: Checkpoint, run: Run) -> Figures:
-    """The proof: what guidance costs and gains, beside sampling without it; steps, variances, noise-blind guidance.
+    """The proof: what guidance costs and gains, beside sampling without it; steps, variances, other guides.
 
-    Each measured cell is kept as a resume point. Artifacts: ``trade-off.png``, ``classes.png`` (all classes by scale)
-    and ``nearest.png`` (samples over their nearest training pictures).
+    On a CPU by the plan ``small``, on an accelerator by ``full`` (:mod:`models.guided_diffusion.plan`). Each measured
+    cell is kept as a resume point. Artifacts: ``trade-off.png``, ``classes.png`` (all classes by scale) and
+    ``nearest.png`` (samples over their nearest training pictures).
 
     Raises:
         MethodError: the version's classes are those of no data set that is known here; give one.
         DataUnavailableError: the data set cannot be had.
         Cancelled: the user asked for it.
     """
-    started = time.monotonic()
-    method = GuidedDiffusion.load(checkpoint, pick_device(run.device))
-    name = _data_of(method)
-    train, test = (sources.load(name, split) for split in ("train", "test"))
-    measured = measure_cells(method, test, CELLS, run)
-    floor = _floor(method, test)
-    _draw(method, train, measured, run)
-    setting = f"{test.name}, {measured[0].cell.samples} samples, DDIM in 25 steps"
-    accuracies = _noisy(method, test)
-    bits = _bits(method, test, run)
-    return Figures(
-        figures=[
-            *by_subject(measured, DATA[name], setting),
-            Figure(name=DATA[name], value=floor, subject="real against real", setting=setting),
-            Figure(
-                name="bits per dimension",
-                value=bits,
-                setting=f"{test.name}, {LIKELIHOOD_PICTURES} pictures, bound in {LIKELIHOOD_STEPS} steps",
-            ),
-        ],
-        claims=claims(measured, floor),
-        tables={
-            "cells": [cell.row() for cell in measured],
-            "guiding classifier by noise": [{"step": step, "accuracy": value} for step, value in accuracies.items()],
-        },
-        data_sha256={part.name: part.sha256 for part in (train, test)},
-        command="deepnight evaluate guided-diffusion",
-        seconds=time.monotonic() - started,
-    )
+    plan = PLANS["small" if pick_device(run.device).type == "cpu" else "full"]
+    proof = Proof.open(checkpoint, run, plan)
+    return proof.figures(measure_cells(proof.bench(), proof.cells, run))
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """A version, the data that it was trained on, and how much of the proof is measured."""
+
+    checkpoint: Checkpoint
+    run: Run
+    plan: Plan
+    method: GuidedDiffusion
+    train: Dataset
+    test: Dataset
+    started: float
+
+    @classmethod
+    def open(cls, checkpoint: Checkpoint, run: Run, plan: Plan) -> Proof:
+        """Load what the proof needs.
+
+        Raises:
+            MethodError, DataUnavailableError: as :func:`prove`.
+        """
+        started = time.monotonic()
+        method = GuidedDiffusion.load(checkpoint, pick_device(run.device))
+        train, test = (sources.load(_data_of(method), split) for split in ("train", "test"))
+        return cls(checkpoint, run, plan, method, train, test, started)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Those of the plan, on this data."""
+        return cells_of(self.plan, len(self.test))
+
+    def bench(self, guides: Collection[Guide] | None = None) -> Bench:
+        """What measures cells with ``guides`` (the plan's by default); trains the clean guide if it is needed."""
+        wanted = self.plan.guides if guides is None else guides
+        clean = clean_guide(self.checkpoint, self.train, self.run) if "clean" in wanted else None
+        return Bench(self.method.networks, self.test, self.plan, clean)
+
+    def figures(self, measured: Sequence[Measured]) -> Figures:
+        """Everything else, and what ``measured`` says."""
+        name, samples = self.test.name, measured[0].cell.samples
+        setting = f"{name}, {samples} samples, DDIM in 25 steps, {measured[0].device}"
+        self._draw(measured)
+        floor = real_against_real(self.method.networks, self.train, self.test, samples)
+        bounds = self._bounds()
+        accuracies = self._noisy()
+        bound_setting = (
+            f"{name}, {self._likely} pictures, bound in {self.plan.bound_steps} steps, "
+            f"{device_name(self.method.networks.device)}"
+        )
+        return Figures(
+            figures=[
+                *by_subject(measured, FID[name.partition("/")[0]], setting),
+                *floor_figures(floor, FID[name.partition("/")[0]], setting),
+                *(
+                    Figure(name="bits per dimension", value=float(bits.mean()), subject=subject, setting=bound_setting)
+                    for subject, bits in bounds.items()
+                ),
+            ],
+            claims=[*claims(measured, floor), *bound_claims(bounds)],
+            tables={
+                **summary(measured),
+                "cells": [cell.row() for cell in measured],
+                "guiding classifier by noise": [{"step": t, "accuracy": value} for t, value in accuracies.items()],
+            },
+            data_sha256={part.name: part.sha256 for part in (self.train, self.test)},
+            command="deepnight evaluate guided-diffusion",
+            seconds=time.monotonic() - self.started,
+        )
+
+    @property
+    def _likely(self) -> int:
+        return min(self.plan.bound_pictures, len(self.test))
+
+    def _bounds(self) -> dict[str, Tensor]:
+        """Bits a dimension of each of the same pictures, by network and variance."""
+        versions = {"method": self.method.networks}
+        if self.plan.twin:
+            versions["L_simple"] = simple_twin(self.checkpoint, self.train, self.run)
+        part = self.test.select(np.arange(self._likely))
+        pictures, labels = part.images(image_spec(self.method.networks)), part.require_labels()
+        found: dict[str, Tensor] = {}
+        if self.plan.precision != "float32":  # compiled too, but always in float32
+            versions = {name: replace(v, denoiser=FastDenoiser(v, "float32")) for name, v in versions.items()}
+        for name, networks in versions.items():
+
+            def report(share: float, name: str = name) -> None:
+                self.run.progress(0.96, "likelihood", f"{name}, {share:.0%}")
+
+            batch = min(self.plan.batch, self._likely)
+            bounds = bits_per_dimension(
+                networks, pictures, labels, self.plan.bound_steps, self.run.seed, report, batch=batch
+            )
+            for kind, bits in bounds.items():
+                found[name if kind == "learned" else f"{name}, {kind} variance"] = bits
+        return found
+
+    def _noisy(self) -> dict[int, float]:
+        networks = self.method.networks
+        total = len(networks.schedule)
+        part = self.test.select(np.arange(min(max(500, self.plan.samples), len(self.test))))
+        levels = [int(share * (total - 1)) for share in (0, 0.25, 0.5, 0.75, 0.9)]
+        return noisy_accuracy(networks, part.images(image_spec(networks)), part.require_labels(), levels)
+
+    def _draw(self, measured: Sequence[Measured]) -> None:
+        run, classes = self.run, len(self.method.networks.class_names)
+        draw_trade_off(trade_off(measured), run.artifact("trade-off.png", "image/png"))
+        shown = []
+        for scale in (0.0, 2.0, 8.0):
+            run.progress(0.93, "draw sheets", f"scale {scale:g}")
+            draws = spread_draws(3 * classes, classes, 0)
+            shown.append(to_pictures(draw_pictures(self.method.samples, draws, Params(guidance_scale=scale))))
+        sheet(np.concatenate(shown), classes).save(run.artifact("classes.png", "image/png"))
+        real = self.train.select(np.arange(min(10_000, len(self.train)))).images(image_spec(self.method.networks))
+        samples = shown[1][:NEAREST]
+        distances = ((real[None].astype(np.float32) - samples[:, None].astype(np.float32)) ** 2).sum(axis=(2, 3, 4))
+        sheet(np.concatenate([samples, real[distances.argmin(axis=1)]]), NEAREST).save(
+            run.artifact("nearest.png", "image/png")
+        )
 
 
 def _data_of(method: GuidedDiffusion) -> str:
-    for name in DATA:
+    networks = method.networks
+    for name in FID:
         data = sources.load(name, "test")
-        if data.class_names == method.networks.class_names and np.shape(data.inputs[0]) == (
-            *method.networks.shape[1:],
-            1,
-        ):
+        if data.class_names == networks.class_names and np.shape(data.inputs[0]) == (*networks.shape[1:], 1):
             return name
     raise MethodError("dataset: this version was trained on data that is not known here; name a data set to measure on")
 
 
-def _floor(method: GuidedDiffusion, test: Dataset) -> float:
-    """Distance of as many real pictures from as many others."""
-    count = min(CELLS[0].samples, len(test) // 2)
-    rows = np.random.default_rng(1).permutation(len(test))
-    spec = image_spec(method.networks)
-    halves = [
-        judged(method.networks, test.select(part).images(spec)) for part in (rows[:count], rows[count : 2 * count])
-    ]
-    return frechet_distance(halves[0].features, halves[1].features)
-
-
-def _noisy(method: GuidedDiffusion, test: Dataset) -> dict[int, float]:
-    total = len(method.networks.schedule)
-    part = test.select(np.arange(min(500, len(test))))
-    levels = [int(share * (total - 1)) for share in (0, 0.25, 0.5, 0.75, 0.9)]
-    return noisy_accuracy(method.networks, part.images(image_spec(method.networks)), part.require_labels(), levels)
-
-
-def _bits(method: GuidedDiffusion, test: Dataset, run: Run) -> float:
-    part = test.select(np.arange(min(LIKELIHOOD_PICTURES, len(test))))
-    pictures = part.images(image_spec(method.networks))
-    found = bits_per_dimension(
-        method.networks,
-        pictures,
-        part.require_labels(),
-        LIKELIHOOD_STEPS,
-        run.seed,
-        lambda share: run.progress(0.95 + 0.04 * share, "likelihood"),
-    )
-    return float(found.mean())
-
-
-def _draw(method: GuidedDiffusion, train: Dataset, measured: list[Measured], run: Run) -> None:
-    draw_trade_off(trade_off(measured), run.artifact("trade-off.png", "image/png"))
-    classes = len(method.networks.class_names)
-    shown = []
-    for scale in (0.0, 2.0, 8.0):
-        cell = Cell("sheet", Params(guidance_scale=scale, unconditional=False), samples=3 * classes)
-        run.progress(0.93, "draw sheets", f"scale {scale:g}")
-        shown.append(to_pictures(samples_of(method, cell, lambda share: None)))
-    sheet(np.concatenate(shown), classes).save(run.artifact("classes.png", "image/png"))
-    spec = image_spec(method.networks)
-    real = train.select(np.arange(min(10_000, len(train)))).images(spec)
-    samples = shown[1][:NEAREST]
-    distances = ((real[None].astype(np.float32) - samples[:, None].astype(np.float32)) ** 2).sum(axis=(2, 3, 4))
-    sheet(np.concatenate([samples, real[distances.argmin(axis=1)]]), NEAREST).save(
-        run.artifact("nearest.png", "image/png")
-    )
+def real_against_real(networks: Networks, train: Dataset, test: Dataset, count: int) -> Quality:
+    """``count`` test pictures beside as many others: of the test set where it has them, otherwise of the training."""
+    spec = image_spec(networks)
+    first, rest = np.split(np.random.default_rng(1).permutation(len(test)), [count])
+    others = test.select(rest[:count]) if len(rest) >= count else train.select(np.arange(count))
+    ours, theirs = (judged(networks, part.images(spec)) for part in (test.select(first), others))
+    return quality(ours, theirs, others.require_labels(), networks.device)

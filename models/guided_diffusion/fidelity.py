@@ -8,7 +8,8 @@ comparable with FID on Inception's features.
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.distance import cdist
+import torch
+from torch import Tensor
 
 from models.core.inputs import Float32, Float64
 
@@ -37,21 +38,30 @@ def inception_score(probabilities: Float32) -> float:
     return float(np.exp((p * (np.log(p) - np.log(p.mean(axis=0)))).sum(axis=1).mean()))
 
 
-def precision_recall(real: Float64, generated: Float64, neighbours: int = 3) -> tuple[float, float]:
+def precision_recall(
+    real: Float64, generated: Float64, neighbours: int = 3, device: torch.device | str = "cpu"
+) -> tuple[float, float]:
     """Shares of generated rows within the real ones' manifold and the reverse; balls reach the k-th neighbour.
+
+    Args:
+        device: where the distances, float64, are computed.
 
     Raises:
         ValueError: a side has no k-th neighbour.
     """
     if min(len(real), len(generated)) <= neighbours:
         raise ValueError(f"precision and recall need more than {neighbours} rows a side")
-    between = cdist(real, generated)
-    return (
-        float((between <= _radii(real, neighbours)[:, None]).any(axis=0).mean()),
-        float((between <= _radii(generated, neighbours)[None, :]).any(axis=1).mean()),
-    )
+    ours, theirs = (torch.from_numpy(rows).to(device) for rows in (real, generated))
+    between = _distances(ours, theirs)
+    within_real = (between <= _radii(ours, neighbours)[:, None]).any(dim=0)
+    within_generated = (between <= _radii(theirs, neighbours)[None, :]).any(dim=1)
+    return within_real.double().mean().item(), within_generated.double().mean().item()
 
 
-def _radii(rows: Float64, neighbours: int) -> Float64:
-    radii: Float64 = np.partition(cdist(rows, rows), neighbours, axis=1)[:, neighbours]
-    return radii
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Without the expansion by products, whose rounding would put a row at some distance from itself."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _radii(rows: Tensor, neighbours: int) -> Tensor:
+    return _distances(rows, rows).topk(neighbours + 1, dim=1, largest=False).values[:, -1]

@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from models.core.figures import Figure
 from models.guided_diffusion.cells import Measured
+from models.guided_diffusion.measuring import Quality
+from models.guided_diffusion.plan import Guide
+from models.guided_diffusion.schema import Params
 
 MEASURES = ("fid", "precision", "recall", "consistency")
+Row = dict[str, float | int | str | None]
+DEFAULT = Params()
+K = TypeVar("K")
 
 
-def trade_off(measured: Sequence[Measured]) -> list[dict[str, float]]:
-    """Means over seeds by guidance scale, the denoiser told no class."""
-    scales = sorted({m.cell.params.guidance_scale for m in measured if m.cell.group == "guidance"})
+def trade_off(measured: Sequence[Measured], *, told: bool = False) -> list[dict[str, float]]:
+    """Means over seeds by guidance scale, the denoiser told no class or the class."""
+    chosen = [m for m in measured if m.cell.group == ("conditional" if told else "guidance")]
     return [
-        {"guidance_scale": scale, **{name: _mean(_guided(measured, scale), name) for name in MEASURES}}
-        for scale in scales
+        {"guidance_scale": scale, **{name: _mean(found, name) for name in MEASURES}}
+        for scale, found in _grouped(chosen, lambda m: m.cell.params.guidance_scale).items()
     ]
+
+
+def summary(measured: Sequence[Measured]) -> dict[str, list[Row]]:
+    """Tables of means and deviations over seeds: by guidance scale and guide, and by sampler and steps."""
+
+    def by_scale(m: Measured) -> tuple[str, str, float]:
+        p = m.cell.params
+        return "nothing" if p.unconditional else "class", m.cell.guide, p.guidance_scale
+
+    ddim = [m for m in measured if m.cell.params.sampler == "ddim" and m.cell.params.steps == DEFAULT.steps]
+    plain = [m for m in measured if m.cell.group == "steps" or (m in ddim and _plain(m))]
+    return {
+        "by scale": [
+            {"told": told, "guide": guide, "guidance scale": scale, **_spread(found)}
+            for (told, guide, scale), found in _grouped(ddim, by_scale).items()
+        ],
+        "without guidance by steps": [
+            {"sampler": kind, "steps": steps, **_spread(found)}
+            for (kind, steps), found in sorted(_grouped(plain, lambda m: (_sampler(m), m.cell.params.steps)).items())
+        ],
+    }
 
 
 def by_subject(measured: Sequence[Measured], fid: str, setting: str) -> list[Figure]:
     """Figures of the method at its default scale, conditional and guided, and of its baselines."""
+    scale = DEFAULT.guidance_scale
     subjects = {
-        "method": _conditional(measured, guided=True),
-        "without guidance": _conditional(measured, guided=False),
-        "unconditional, guided": _guided(measured, 2.0),
-        "unconditional, no guidance": _guided(measured, 0.0),
-        "guidance blind to the noise": _blind(measured),
+        "method": _at(measured, "conditional", scale),
+        "without guidance": _at(measured, "conditional", 0.0),
+        "unconditional, guided": _at(measured, "guidance", scale),
+        "unconditional, no guidance": _at(measured, "guidance", 0.0),
+        "unconditional, guide blind to the noise": _at(measured, "blind guide", scale),
+        "unconditional, guide of clean pictures": _at(measured, "clean guide", scale),
     }
     return [
         Figure.over_seeds(
@@ -40,61 +71,123 @@ def by_subject(measured: Sequence[Measured], fid: str, setting: str) -> list[Fig
         )
         for name in MEASURES
         for subject, found in subjects.items()
+        if found
     ]
 
 
-def claims(measured: Sequence[Measured], floor: float) -> list[str]:
+def floor_figures(floor: Quality, fid: str, setting: str) -> list[Figure]:
+    """Real pictures beside as many other real ones."""
+    return [
+        Figure(
+            name=fid if name == "fid" else name,
+            value=getattr(floor, name),
+            subject="real against real",
+            setting=setting,
+        )
+        for name in MEASURES
+    ]
+
+
+def claims(measured: Sequence[Measured], floor: Quality) -> list[str]:
     """Plain sentences."""
-    rows = trade_off(measured)
+    found = [
+        f"Real pictures beside as many others: FID {floor.fid:.2f}, precision {floor.precision:.3f}, recall "
+        f"{floor.recall:.3f}; the judge agrees with {floor.consistency:.3f} of their labels."
+    ]
+    for told, subject in ((False, "an unconditional denoiser"), (True, "the class-conditional denoiser")):
+        rows = trade_off(measured, told=told)
+        if len(rows) > 1:
+            found += _of_scales(rows, subject)
+    found += [_of_guide(measured, guide) for guide in ("blind", "clean") if _of_group(measured, f"{guide} guide")]
+    if at_mean := _gradient_at(measured, "mean"):
+        found.append(
+            "With ancestral sampling in 25 steps the gradient at the mean gives consistency "
+            f"{_mean(at_mean, 'consistency'):.3f}, at the noisy picture "
+            f"{_mean(_gradient_at(measured, 'x'), 'consistency'):.3f}."
+        )
+    parts: dict[str, list[str]] = {}
+    for row in summary(measured)["without guidance by steps"]:
+        parts.setdefault(str(row["sampler"]), []).append(f"{row['fid']:.2f} in {row['steps']}")
+    if parts:
+        said = "; ".join(f"{name} {', '.join(values)}" for name, values in parts.items())
+        found.append(f"FID without guidance by steps: {said} (learned, small, large: variances of ancestral sampling).")
+    return found
+
+
+def bound_claims(bounds: Mapping[str, Tensor]) -> list[str]:
+    """Whether the hybrid loss explains the pictures better than the mean error; ``bounds`` by network and variance."""
+    simple = {name: bits for name, bits in bounds.items() if name.startswith("L_simple")}
+    if not simple:
+        return []
+    best = min(simple, key=lambda name: float(simple[name].mean()))
+    gain = (simple[best] - bounds["method"]).numpy()
+    return [
+        f"Bits a dimension of the same {len(gain)} pictures: {float(bounds['method'].mean()):.3f} by L_hybrid with its "
+        f"learned variance, {float(simple[best].mean()):.3f} by {best}, as many updates; the difference is "
+        f"{gain.mean():.3f} ± {gain.std(ddof=1) / len(gain) ** 0.5:.3f} (standard error)."
+    ]
+
+
+def _of_scales(rows: Sequence[Mapping[str, float]], subject: str) -> list[str]:
     first, last = rows[0], rows[-1]
     best = min(rows, key=lambda row: row["fid"])
     inner = best not in (first, last)
-    plain, guided = (_conditional(measured, guided=wanted) for wanted in (False, True))
-    at_x, at_mean = (
-        next(m for m in measured if m.cell.group == "gradient at" and m.cell.params.guidance_at == where)
-        for where in ("x", "mean")
-    )
+    changes = ", ".join(f"{name} from {first[name]:.3f} to {last[name]:.3f}" for name in MEASURES[1:])
     return [
-        f"From guidance scale 0 to {last['guidance_scale']:g} of an unconditional denoiser, consistency goes from "
-        f"{first['consistency']:.2f} to {last['consistency']:.2f}, precision from {first['precision']:.2f} to "
-        f"{last['precision']:.2f}, recall from {first['recall']:.2f} to {last['recall']:.2f}.",
-        f"Its FID is least at scale {best['guidance_scale']:g} ({best['fid']:.2f}; real against real {floor:.2f}), "
-        f"{'an inner scale, as the paper says' if inner else 'an end of the range, unlike the paper'}.",
-        f"Guiding the class-conditional denoiser (scale 2) changes FID from {_mean(plain, 'fid'):.2f} to "
-        f"{_mean(guided, 'fid'):.2f} and consistency from {_mean(plain, 'consistency'):.2f} to "
-        f"{_mean(guided, 'consistency'):.2f}.",
-        f"A guide blind to the noise reaches consistency {_mean(_blind(measured), 'consistency'):.2f} at scale 2, the "
-        f"noise-aware one {_mean(_guided(measured, 2.0), 'consistency'):.2f}.",
-        "With ancestral sampling in 25 steps the gradient at the mean gives consistency "
-        f"{at_mean.quality.consistency:.2f}, at the noisy picture {at_x.quality.consistency:.2f}.",
-        _by_steps(measured, plain),
+        f"From guidance scale 0 to {last['guidance_scale']:g} of {subject}: {changes}.",
+        f"FID of {subject} is {first['fid']:.2f} at scale 0 and least, {best['fid']:.2f}, at scale "
+        f"{best['guidance_scale']:g}, {'an inner scale, as the paper says' if inner else 'an end of the range'}.",
     ]
 
 
-def _by_steps(measured: Sequence[Measured], plain: Sequence[Measured]) -> str:
-    """FID of unguided sampling by steps and sampler, on one seed; DDIM's 25 steps are those of ``plain``."""
-    found: dict[str, dict[int, float]] = {}
-    for m in (*plain, *(m for m in measured if m.cell.group == "steps")):
-        if m.cell.seed == 0:
-            p = m.cell.params
-            found.setdefault("DDIM" if p.sampler == "ddim" else p.variance, {})[p.steps] = m.quality.fid
-    parts = (
-        f"{name} " + ", ".join(f"{fid:.2f} in {steps}" for steps, fid in sorted(values.items()))
-        for name, values in found.items()
-    )
-    return "FID without guidance by steps: " + "; ".join(parts) + " (learned, small, large: ancestral variances)."
+def _of_guide(measured: Sequence[Measured], guide: Guide) -> str:
+    told = {"blind": "the same classifier, blind to the noise", "clean": "a classifier of clean pictures"}[guide]
+    parts = []
+    for scale, other in _grouped(_of_group(measured, f"{guide} guide"), lambda m: m.cell.params.guidance_scale).items():
+        own = _at(measured, "guidance", scale)
+        if own:
+            parts.append(
+                f"at scale {scale:g} FID {_mean(other, 'fid'):.2f} against {_mean(own, 'fid'):.2f} and consistency "
+                f"{_mean(other, 'consistency'):.3f} against {_mean(own, 'consistency'):.3f}"
+            )
+    return f"Guided by {told}, against the noise-aware one, the denoiser told no class: {'; '.join(parts)}."
 
 
-def _conditional(measured: Sequence[Measured], *, guided: bool) -> list[Measured]:
-    return [m for m in measured if m.cell.group == "conditional" and (m.cell.params.guidance_scale > 0) is guided]
+def _grouped(measured: Sequence[Measured], key: Callable[[Measured], K]) -> dict[K, list[Measured]]:
+    found: dict[K, list[Measured]] = {}
+    for m in measured:
+        found.setdefault(key(m), []).append(m)
+    return found
 
 
-def _guided(measured: Sequence[Measured], scale: float) -> list[Measured]:
-    return [m for m in measured if m.cell.group == "guidance" and m.cell.params.guidance_scale == scale]
+def _of_group(measured: Sequence[Measured], group: str) -> list[Measured]:
+    return [m for m in measured if m.cell.group == group]
 
 
-def _blind(measured: Sequence[Measured]) -> list[Measured]:
-    return [m for m in measured if m.cell.noise_blind]
+def _at(measured: Sequence[Measured], group: str, scale: float) -> list[Measured]:
+    return [m for m in _of_group(measured, group) if m.cell.params.guidance_scale == scale]
+
+
+def _gradient_at(measured: Sequence[Measured], where: str) -> list[Measured]:
+    return [m for m in _of_group(measured, "gradient at") if m.cell.params.guidance_at == where]
+
+
+def _plain(m: Measured) -> bool:
+    return m.cell.group == "conditional" and m.cell.params.guidance_scale == 0
+
+
+def _sampler(m: Measured) -> str:
+    p = m.cell.params
+    return "DDIM" if p.sampler == "ddim" else p.variance
+
+
+def _spread(measured: Sequence[Measured]) -> Row:
+    row: Row = {"seeds": len(measured)}
+    for name in MEASURES:
+        values = [getattr(m.quality, name) for m in measured]
+        row[name] = float(np.mean(values))
+        row[f"{name}, deviation"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return row
 
 
 def _mean(measured: Sequence[Measured], name: str) -> float:

@@ -118,9 +118,10 @@ def likelihood(job: JobContext, parameters: Likelihood) -> dict[str, Any]:
     dataset = job.dataset(job.dataset_id or "")
     rows = np.random.default_rng(parameters.seed).permutation(len(dataset))[: parameters.samples]
     pictures = dataset.select(rows).images(image_spec(networks))
-    bits = bits_per_dimension(
+    bounds = bits_per_dimension(
         networks, pictures, None, parameters.steps, parameters.seed, lambda share: job.progress(share, "bound")
-    ).numpy()
+    )
+    bits = next(iter(bounds.values())).numpy()
     with job.artifact("likelihood.csv", "text/csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "bits_per_dimension"])

@@ -20,6 +20,8 @@ from models.guided_diffusion.schema import Config
 from models.guided_diffusion.timesteps import LossSecondMomentSteps, UniformSteps
 
 Parts = dict[str, float]
+Readings = dict[str, float | Tensor]
+"""Scalars of one update; tensors stay on the device until somebody reads them, so that updates queue up there."""
 
 
 class Learner(ABC):
@@ -49,7 +51,8 @@ class Learner(ABC):
         self.module, self.kept = module, module
         self.config, self.process, self.total = config, process, total
         self.device = next(module.parameters()).device
-        base = torch.optim.AdamW(module.parameters(), rate, weight_decay=decay)
+        fused = self.device.type == "cuda" or None
+        base = torch.optim.AdamW(module.parameters(), rate, weight_decay=decay, fused=fused)
         options = sharpness_aware or SharpnessAware()
         self.optimizer = SAM(base, options, module, total_steps=total, clip_norm=clip_norm)
         self.call: Callable[..., Tensor] = torch.compile(module) if config.compile else module
@@ -68,27 +71,27 @@ class Learner(ABC):
         """
 
     @abstractmethod
-    def loss(self, *batch: Tensor) -> tuple[Tensor, Parts]:
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Readings]:
         """The loss of what :meth:`batch` made, and named parts of it."""
 
-    def step(self, number: int, start: Tensor, labels: Tensor, random: torch.Generator) -> Parts:
+    def step(self, number: int, start: Tensor, labels: Tensor, random: torch.Generator) -> Readings:
         """Update ``number`` (from 0); returns what to report, of the first pass where there are two."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(number)
         self.module.train()
         batch = self.batch(start, labels, random)
-        reported: list[Parts] = []
+        reported: list[Readings] = []
 
         def closure(rows: slice = slice(None)) -> Tensor:
             self.optimizer.zero_grad(set_to_none=True)
             loss, parts = self.loss(*(part[rows] for part in batch))
             torch.autograd.backward(loss)
             gradients = [w.grad for w in self.module.parameters() if w.grad is not None]
-            reported.append({"gradient_norm": nn.utils.get_total_norm(gradients).item(), **parts})
+            reported.append({"gradient_norm": nn.utils.get_total_norm(gradients), **parts})
             return loss.detach()
 
         loss = self.optimizer.step(closure, samples=len(start))
-        return {"loss": loss.item(), "learning_rate": self.rate(number), **reported[0]}
+        return {"loss": loss, "learning_rate": self.rate(number), **reported[0]}
 
     def modules(self) -> dict[str, nn.Module]:
         """What a resume point keeps."""
@@ -108,7 +111,7 @@ class Learner(ABC):
             return self.call(*inputs).float()
 
     def _noised(self, start: Tensor, t: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        noise = torch.randn(start.shape, generator=random).to(start.device)
+        noise = torch.randn(start.shape, generator=random, device=random.device).to(start.device)
         noised = self.process.noised(start, t, noise)
         return noised.contiguous(memory_format=torch.channels_last), noise
 
@@ -140,27 +143,27 @@ class Denoiser(Learner):
 
     def batch(self, start: Tensor, labels: Tensor, random: torch.Generator) -> Sequence[Tensor]:
         """Labels of which some are replaced by the null label, steps and their weights, noisy and clean pictures."""
-        dropped = (torch.rand(len(start), generator=random) < self.config.null_label).to(start.device)
+        drawn = torch.rand(len(start), generator=random, device=random.device)
+        dropped = (drawn < self.config.null_label).to(start.device)
         t, weights = (drawn.to(start.device) for drawn in self.steps.draw(len(start), random))
         x, noise = self._noised(start, t, random)
         return start, x, noise, t, weights, torch.where(dropped, self.null, labels)
 
-    def loss(self, *batch: Tensor) -> tuple[Tensor, Parts]:
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Readings]:
         """L_simple + L_vlb / 1000, of one step a picture; L_vlb sums T steps, so its one drawn step counts T times."""
         start, x, noise, t, weights, told = batch
         simple, bound = self.process.losses(self.network(x, t, told), start, x, t, noise)
         losses = simple + len(self.process) / 1000 * bound
         self.steps.update(t, losses.detach())
-        return (weights * losses).mean(), {"mse": simple.mean().item(), "vb": bound.mean().item()}
+        return (weights * losses).mean(), {"mse": simple.detach().mean(), "vb": bound.detach().mean()}
 
-    def step(self, number: int, start: Tensor, labels: Tensor, random: torch.Generator) -> Parts:
+    def step(self, number: int, start: Tensor, labels: Tensor, random: torch.Generator) -> Readings:
         """As the base class; then the average takes the new weights in."""
         parts = super().step(number, start, labels, random)
         decay = min(self.config.ema, (1 + number) / (10 + number))
         with torch.no_grad():
-            pairs = zip(self.average.parameters(), self.module.parameters(), strict=True)
-            for averaged, current in pairs:
-                averaged.lerp_(current, 1 - decay)
+            averaged: list[Tensor] = [*self.average.parameters()]
+            torch._foreach_lerp_(averaged, [*self.module.parameters()], 1 - decay)
         return parts
 
     def modules(self) -> dict[str, nn.Module]:
@@ -199,15 +202,15 @@ class Guide(Learner):
     def batch(self, start: Tensor, labels: Tensor, random: torch.Generator) -> Sequence[Tensor]:
         """Noisy pictures, their steps and labels."""
         start = shifted(start, self.config.crop, random)
-        t = torch.randint(len(self.process), (len(start),), generator=random).to(start.device)
+        t = torch.randint(len(self.process), (len(start),), generator=random, device=random.device).to(start.device)
         x, _ = self._noised(start, t, random)
         return x, t, labels
 
-    def loss(self, *batch: Tensor) -> tuple[Tensor, Parts]:
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Readings]:
         """Cross entropy."""
         x, t, labels = batch
         logits = self.network(x, t)
-        accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
+        accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
         return F.cross_entropy(logits, labels), {"accuracy": accuracy}
 
 
@@ -229,11 +232,11 @@ class JudgeLearner(Learner):
         """Clean pictures and labels."""
         return start, labels
 
-    def loss(self, *batch: Tensor) -> tuple[Tensor, Parts]:
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Readings]:
         """Cross entropy."""
         start, labels = batch
         logits = self.network(start)
-        accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
+        accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
         return F.cross_entropy(logits, labels), {"accuracy": accuracy}
 
 
@@ -243,7 +246,8 @@ def shifted(pictures: Tensor, by: int, random: torch.Generator) -> Tensor:
         return pictures
     count, _, height, width = pictures.shape
     padded = F.pad(pictures, (by, by, by, by), mode="replicate")
-    rows, columns = (torch.randint(2 * by + 1, (count, 1), generator=random) for _ in range(2))
-    rows, columns = rows + torch.arange(height), columns + torch.arange(width)
-    picked = torch.arange(count)[:, None, None]
+    device = random.device
+    rows, columns = (torch.randint(2 * by + 1, (count, 1), generator=random, device=device) for _ in range(2))
+    rows, columns = rows + torch.arange(height, device=device), columns + torch.arange(width, device=device)
+    picked = torch.arange(count, device=device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[picked, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

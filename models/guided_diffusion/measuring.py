@@ -16,7 +16,7 @@ from models.guided_diffusion.judge import Judge, Judgement, judge_pictures, spat
 from models.guided_diffusion.process import Process, prior_bits
 from models.guided_diffusion.sampler import Denoise
 from models.guided_diffusion.schedule import spaced
-from models.guided_diffusion.schema import Params
+from models.guided_diffusion.schema import Params, Variance
 from models.guided_diffusion.versions import Networks
 
 BATCH = 50
@@ -55,18 +55,21 @@ def draw_pictures(
     draws: Sequence[Draw],
     params: Params,
     report: Callable[[float], None] = lambda share: None,
+    batch: int = BATCH,
 ) -> Tensor:
-    """Samples float32 ``(N, C, H, W)``, drawn in batches of 50; ``report`` is told the share done."""
+    """Samples float32 ``(N, C, H, W)``, drawn ``batch`` at once; ``report`` is told the share done."""
     parts = []
-    for start in range(0, len(draws), BATCH):
+    for start in range(0, len(draws), batch):
         report(start / len(draws))
-        parts.append(predict(draws[start : start + BATCH], params))
+        parts.append(predict(draws[start : start + batch], params))
     return torch.cat(parts)
 
 
-def quality(real: Judgement, generated: Judgement, classes: Int64, neighbours: int = 3) -> Quality:
+def quality(
+    real: Judgement, generated: Judgement, classes: Int64, device: torch.device | str = "cpu", neighbours: int = 3
+) -> Quality:
     """Compare; ``classes`` int64 ``(N,)`` are those asked for."""
-    precision, recall = precision_recall(real.features, generated.features, neighbours)
+    precision, recall = precision_recall(real.features, generated.features, neighbours, device)
     return Quality(
         fid=frechet_distance(real.features, generated.features),
         precision=precision,
@@ -107,37 +110,51 @@ def noisy_accuracy(networks: Networks, pictures: UInt8, labels: Int64, levels: S
 
 
 def bits_per_dimension(
-    networks: Networks, pictures: UInt8, labels: Int64 | None, steps: int, seed: int, report: Callable[[float], None]
-) -> Tensor:
-    """The variational bound on each picture's negative log-likelihood, bits a value: float64 ``(N,)``.
+    networks: Networks,
+    pictures: UInt8,
+    labels: Int64 | None,
+    steps: int,
+    seed: int,
+    report: Callable[[float], None],
+    *,
+    batch: int = BATCH,
+) -> dict[Variance, Tensor]:
+    """The variational bound on each picture's negative log-likelihood, bits a value.
 
     Args:
         labels: int64 ``(N,)`` classes that the denoiser is told; None: the null label.
         steps: of the bound; fewer are looser.
+        batch: pictures at once.
+
+    Returns:
+        Float64 ``(N,)`` for each variance of a step down that the version can take, its learned one first.
     """
     process = Process(networks.schedule.respace(spaced(len(networks.schedule), steps)), networks.device)
     null = networks.denoiser.conditioning.labels - 1
     told = np.full(len(pictures), null) if labels is None or not networks.conditional else labels
-    random = torch.Generator().manual_seed(seed)
-    totals = []
+    random = torch.Generator(networks.device).manual_seed(seed)
+    variances: list[Variance] = ["learned", "large", "small"] if networks.learned_variance else ["large", "small"]
+    totals: dict[Variance, list[Tensor]] = {kind: [] for kind in variances}
     with torch.inference_mode():
-        for first in range(0, len(pictures), BATCH):
-            start = to_network(pictures[first : first + BATCH]).to(networks.device)
-            predict = Denoise(networks.denoiser, torch.from_numpy(told[first : first + BATCH]).to(networks.device))
-            total = prior_bits(process, start).double()
+        for first in range(0, len(pictures), batch):
+            start = to_network(pictures[first : first + batch]).to(networks.device)
+            predict = Denoise(networks.denoiser, torch.from_numpy(told[first : first + batch]).to(networks.device))
+            sums = {kind: prior_bits(process, start).double() for kind in variances}
             for index in range(len(process)):
                 report((first + len(start) * index / len(process)) / len(pictures))
                 t = torch.full((len(start),), index, device=networks.device)
-                x = process.noised(start, t, torch.randn(start.shape, generator=random).to(networks.device))
-                total += _term(process, predict(x, process.timesteps[t]), start, x, t).double()
-            totals.append(total.cpu())
-    return torch.cat(totals)
+                x = process.noised(start, t, torch.randn(start.shape, generator=random, device=networks.device))
+                output = predict(x, process.timesteps[t])
+                for kind in variances:
+                    sums[kind] += _term(process, output, start, x, t, kind).double()
+            for kind in variances:
+                totals[kind].append(sums[kind].cpu())
+    return {kind: torch.cat(parts) for kind, parts in totals.items()}
 
 
-def _term(process: Process, output: Tensor, start: Tensor, x: Tensor, t: Tensor) -> Tensor:
+def _term(process: Process, output: Tensor, start: Tensor, x: Tensor, t: Tensor, kind: Variance) -> Tensor:
     channels = start.shape[1]
     guess = process.start_from_noise(x, t, output[:, :channels]).clamp(-1, 1)
-    learned = output.shape[1] > channels
-    log_variance = process.log_variance("learned" if learned else "large", t, output[:, channels:])
+    log_variance = process.log_variance(kind, t, output[:, channels:])
     mean = process.posterior_mean(guess, x, t)
     return process.variational_bound(start, x, t, mean, log_variance.expand_as(mean))

@@ -12,11 +12,12 @@ them. Steps with less signal than ``LEAST_SIGNAL`` therefore take the estimate o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from models.guided_diffusion.network import UNet
+from models.guided_diffusion.blocks import Conditioning
 from models.guided_diffusion.process import Process, at
 from models.guided_diffusion.schedule import Schedule, spaced
 from models.guided_diffusion.schema import Params
@@ -37,18 +38,30 @@ def gradient_of(classifier: Callable[[Tensor, Tensor], Tensor], classes: Tensor)
         classes: int64 ``(B,)``; -1 for a picture that no class steers, whose gradient is zero.
     """
     steered = classes >= 0
+    rows = slice(None) if bool(steered.all()) else steered  # picking rows by a mask makes the host wait for the device
 
     def gradient(x: Tensor, t: Tensor) -> Tensor:
         with torch.inference_mode(mode=False), torch.enable_grad():
-            leaf, chosen = x[steered].clone().requires_grad_(), classes[steered].clone()
-            logits = classifier(leaf, t[steered].clone())
+            leaf, chosen = x[rows].clone().requires_grad_(), classes[rows].clone()
+            logits = classifier(leaf, t[rows].clone())
             picked = logits.log_softmax(dim=1).gather(1, chosen[:, None]).sum()
             (found,) = torch.autograd.grad(picked, leaf)
         result = torch.zeros_like(x)
-        result[steered] = found
+        result[rows] = found
         return result
 
     return gradient
+
+
+class Modulated(Protocol):
+    """A U-Net whose blocks' scales and shifts are made apart from its pass (:class:`~.network.UNet`, or a faster one).
+
+    :meth:`modulated` takes pictures ``(B, C, H, W)`` and the rows ``(B, M)`` of ``conditioning``.
+    """
+
+    conditioning: Conditioning
+
+    def modulated(self, x: Tensor, rows: Tensor) -> Tensor: ...  # noqa: D102
 
 
 class Denoise:
@@ -57,7 +70,7 @@ class Denoise:
     All labels of the table are computed whatever the batch asks for, so that rounding does not depend on the batch.
     """
 
-    def __init__(self, network: UNet, labels: Tensor) -> None:
+    def __init__(self, network: Modulated, labels: Tensor) -> None:
         self.network, self.labels = network, labels
         self.all_labels = torch.arange(network.conditioning.labels, device=labels.device)
 
@@ -103,10 +116,9 @@ def sample(
     low, high = (share * (len(schedule) - 1) for share in params.guidance_interval)
     advance = ddim_step if params.sampler == "ddim" else ddpm_step
     for index in reversed(range(len(process))):
-        t = torch.full((len(x),), index, device=device)
         acts = params.guidance_scale > 0 and low <= int(steps.timesteps[index]) <= high
-        output = predict(x, process.timesteps[t])
-        x, start = advance(process, output, x, t, gradient if acts else None, noise, params)
+        output = predict(x, process.timesteps[_steps(x, index)])
+        x, start = advance(process, output, x, index, gradient if acts else None, noise, params)
         yield 1 - index / len(process), start if index else x
 
 
@@ -114,7 +126,7 @@ def ddim_step(
     process: Process,
     output: Tensor,
     x: Tensor,
-    t: Tensor,
+    index: int,
     gradient: Gradient | None,
     noise: Callable[[], Tensor],
     params: Params,
@@ -124,17 +136,19 @@ def ddim_step(
     Where clipping is on, the picture that the shifted noise implies is clipped: at large scales the samples would leave
     the range otherwise. The noise is what the picture leaves.
 
+    Args:
+        index: of the step in ``process``, the same for all pictures.
+
     Returns:
         The pictures one step down and the estimate of the clean ones.
     """
-    e = output[:, : x.shape[1]]
+    t, e = _steps(x, index), output[:, : x.shape[1]]
     if gradient is not None:
         e = e - at(process.read_noise, t) * params.guidance_scale * gradient(x, process.timesteps[t])
     start = process.start_from_noise(x, t, e)
     if params.clip_denoised:
         start = start.clamp(-1, 1)
     e = process.noise_from_start(x, t, start)
-    index = int(t[0])
     kept, previous = (
         float(table[index]) for table in (process.schedule.alphas_bar, process.schedule.alphas_bar_previous)
     )
@@ -149,7 +163,7 @@ def ddpm_step(
     process: Process,
     output: Tensor,
     x: Tensor,
-    t: Tensor,
+    index: int,
     gradient: Gradient | None,
     noise: Callable[[], Tensor],
     params: Params,
@@ -159,7 +173,7 @@ def ddpm_step(
     Returns:
         The pictures one step down and the estimate of the clean ones.
     """
-    channels = x.shape[1]
+    t, channels = _steps(x, index), x.shape[1]
     start = process.start_from_noise(x, t, output[:, :channels])
     if params.clip_denoised:
         start = start.clamp(-1, 1)
@@ -170,6 +184,11 @@ def ddpm_step(
         where = (x, t) if params.guidance_at == "x" else (mean, (t - 1).clamp_min(0))
         shift = gradient(where[0], process.timesteps[where[1]])
         mean = mean + params.guidance_scale * torch.exp(log_variance) * shift
-    if int(t[0]) == 0:
+    if not index:
         return mean, start
     return mean + torch.exp(0.5 * log_variance) * noise(), start
+
+
+def _steps(x: Tensor, index: int) -> Tensor:
+    """Step ``index`` for each picture, made where they are: nothing waits for the device."""
+    return torch.full((len(x),), index, device=x.device)

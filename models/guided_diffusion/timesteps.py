@@ -16,8 +16,9 @@ class UniformSteps:
         self.total = total
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Steps int64 ``(count,)`` and their weights, all one."""
-        return torch.randint(self.total, (count,), generator=generator), torch.ones(count)
+        """Steps int64 ``(count,)`` and their weights, all one, on the generator's device."""
+        device = generator.device
+        return torch.randint(self.total, (count,), generator=generator, device=device), torch.ones(count, device=device)
 
     def update(self, t: Tensor, losses: Tensor) -> None:
         """Nothing depends on the losses."""
@@ -48,7 +49,7 @@ class LossSecondMomentSteps(UniformSteps):
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Steps int64 ``(count,)`` and the weights ``1 / (T p_t)`` that keep the expected loss what it was."""
-        probabilities = self.probabilities()
+        probabilities = self.probabilities().to(generator.device)
         t = torch.multinomial(probabilities, count, replacement=True, generator=generator)
         return t, (1 / (self.total * probabilities[t])).float()
 

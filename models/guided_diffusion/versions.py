@@ -18,13 +18,16 @@ from models.core.method import MethodError
 from models.core.run import Run
 from models.guided_diffusion.fitting import Curves
 from models.guided_diffusion.judge import Judge
-from models.guided_diffusion.network import UNet, build_classifier, build_unet
+from models.guided_diffusion.network import build_classifier, build_unet
 from models.guided_diffusion.pictures import draw_samples
+from models.guided_diffusion.sampler import Modulated
 from models.guided_diffusion.schedule import Schedule
 from models.guided_diffusion.schema import Config, Params
 from models.guided_diffusion.train import Material, learn, prepare
 
 SHIPPED = Path(__file__).parent / "weights"
+Classify = Callable[[Tensor, Tensor], Tensor]
+"""From noisy pictures ``(B, C, H, W)`` and their steps ``(B,)`` to logits ``(B, classes)``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +35,13 @@ class Networks:
     """What a version samples with.
 
     Attributes:
-        classifier: of noisy pictures, from them and their steps to logits; None where none was trained.
+        classifier: of noisy pictures; None where none was trained.
         conditional: the denoiser knows the version's classes; otherwise it is always told the null label.
         shape: ``(C, H, W)`` of a picture.
     """
 
-    denoiser: UNet
-    classifier: Callable[[Tensor, Tensor], Tensor] | None
+    denoiser: Modulated
+    classifier: Classify | None
     judge: Judge
     schedule: Schedule
     shape: tuple[int, int, int]

@@ -41,5 +41,5 @@ def test_ddim_agrees(pair):
     with torch.inference_mode():
         for index in reversed(range(25)):
             t = torch.full((4,), index)
-            x, _ = ddim_step(process, predict(x, process.timesteps[t]), x, t, None, lambda: noise, params)
+            x, _ = ddim_step(process, predict(x, process.timesteps[t]), x, index, None, lambda: noise, params)
     assert torch.allclose(x, draw(peer, scheduler(schedule), noise, labels, 25), atol=1e-4)

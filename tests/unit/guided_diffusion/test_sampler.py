@@ -28,7 +28,7 @@ def pixel(value):
 
 def step(process, *, eta=0.0, gradient=None, noise=0.0, scale=0.0):
     params = Params(eta=eta, clip_denoised=False, guidance_scale=scale)
-    x, _ = ddim_step(process, pixel(0.5), pixel(1.0), torch.tensor([1]), gradient, lambda: pixel(noise), params)
+    x, _ = ddim_step(process, pixel(0.5), pixel(1.0), 1, gradient, lambda: pixel(noise), params)
     return x.item()
 
 
@@ -46,7 +46,7 @@ def test_guided_ddim_step(two_steps):
 
 def test_clipping_keeps_large_scales_in_range(two_steps):
     params = Params(guidance_scale=20)
-    _, start = ddim_step(two_steps, pixel(0.5), pixel(1.0), torch.tensor([1]), lambda x, t: pixel(9.0), pixel, params)
+    _, start = ddim_step(two_steps, pixel(0.5), pixel(1.0), 1, lambda x, t: pixel(9.0), pixel, params)
     assert start.abs().max() <= 1
 
 
@@ -59,7 +59,7 @@ def test_ddpm_takes_the_gradient_where_it_is_told(two_steps):
 
     for where in ("x", "mean"):
         params = Params(sampler="ddpm", variance="small", guidance_at=where, guidance_scale=1, clip_denoised=False)
-        x, _ = ddpm_step(two_steps, pixel(0.5), pixel(1.0), torch.tensor([1]), gradient, lambda: pixel(0.0), params)
+        x, _ = ddpm_step(two_steps, pixel(0.5), pixel(1.0), 1, gradient, lambda: pixel(0.0), params)
         assert x.item() == pytest.approx(1.0370835 + 0.2925, abs=1e-5)
     assert seen == [(1.0, 1), (1.0371, 0)]
 
@@ -97,7 +97,9 @@ def draw(schedule, params):
     for index in reversed(range(len(process))):
         t = torch.full((COUNT,), index)
         output = mixture.noise(x, process.timesteps[t])
-        x, _ = advance(process, output, x, t, gradient, lambda: torch.randn(COUNT, 1, 1, 1, generator=random), params)
+        x, _ = advance(
+            process, output, x, index, gradient, lambda: torch.randn(COUNT, 1, 1, 1, generator=random), params
+        )
     return x.mean().item(), x.std().item(), (x > 0).float().mean().item()
 
 

@@ -47,7 +47,7 @@ def weights(learners):
 
 @pytest.mark.parametrize("time_sampling", ["uniform", "loss-second-moment"])
 def test_a_killed_training_ends_the_same(tmp_path, monkeypatch, dataset, time_sampling):
-    monkeypatch.setattr(fitting, "SAVE_EVERY", 4)
+    monkeypatch.setitem(fitting.SAVE_EVERY, "cpu", 4)
     config = SHORT.model_copy(update={"time_sampling": time_sampling})
     material = prepare(dataset, config, 1)
     expected = weights(learn(config, material, LocalRun(tmp_path / "whole", seed=1))[0])
@@ -92,7 +92,7 @@ def test_own_labels_steer_the_shipped_denoiser(tmp_path, monkeypatch, trained):
 
 @pytest.mark.parametrize("options", [SharpnessAware(kind="sam", rho=0.1), SharpnessAware(kind="sam", m=4)])
 def test_the_classifier_may_be_trained_with_sharpness_awareness(tmp_path, monkeypatch, dataset, options):
-    monkeypatch.setattr(fitting, "SAVE_EVERY", 4)
+    monkeypatch.setitem(fitting.SAVE_EVERY, "cpu", 4)
     config = SHORT.model_copy(update={"classifier_sharpness_aware": options})
     material = prepare(dataset, config, 1)
     learners, _ = learn(config, material, LocalRun(tmp_path / "whole", seed=1))
