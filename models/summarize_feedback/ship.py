@@ -12,10 +12,11 @@ The recipe; every step takes ``--recipe cpu`` or ``--recipe gpu``, which differ 
     python -m models.summarize_feedback.ship figures --rows ppo.jsonl curve.jsonl baselines.jsonl best.jsonl
 
 ``sft`` trains the supervised policy; ``reward`` learns from simulated comparisons of that policy's summaries of texts
-that it was not trained on; ``curve`` trains reward models on fewer comparisons; ``ppo`` tunes the policy, measures
-reward and quality on the validation split along the way and appends them to the rows, and ``--keep`` puts the policy
-into ``weights/``; ``baselines`` learns from the same comparisons without a reward model; ``best-of-n`` measures the
-supervised policy's on the validation split; ``figures`` measures everything on the test split and stores it with the
+that it was not trained on (a part of the validation split, or with ``gpu`` 30% of the training split, which ``sft``
+leaves alone); ``curve`` trains reward models on fewer comparisons; ``ppo`` tunes the policy, measures reward and
+quality on the rest of the validation split along the way and appends them to the rows, and ``--keep`` puts it into
+``weights/``; ``baselines`` learns from the same comparisons without a reward model; ``best-of-n`` measures the
+supervised policy's on the texts that PPO is measured on; ``figures`` measures the test split and stores it with the
 rows. A training that is stopped goes on where it was.
 """
 
@@ -29,10 +30,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from pydantic import BaseModel
 
 from models.core.checkpoint import Checkpoint
+from models.core.dataset import Dataset
 from models.core.devices import pick_device
 from models.core.figures import Figure
 from models.core.run import LocalRun
@@ -41,26 +44,36 @@ from models.summarize_feedback.baselines import Baseline, tune_on_comparisons
 from models.summarize_feedback.bundle import WEIGHTS, Bundle, read_bundle, write_bundle
 from models.summarize_feedback.comparisons import SFT_KINDS, Preferences, encode_preferences
 from models.summarize_feedback.evaluate import best_of_n_rows, evaluate_method
-from models.summarize_feedback.examples import encode_sources, pairs_of
+from models.summarize_feedback.examples import Bools, encode_sources, left_for_feedback, pairs_of
 from models.summarize_feedback.judges import agreement_rows, noiseless
 from models.summarize_feedback.measure import sample
 from models.summarize_feedback.over_optimization import Row, Yardstick, best_of_n_verdict, tune_and_measure, verdict
 from models.summarize_feedback.reward import train_reward
 from models.summarize_feedback.schema import Config, PolicyOptions, RewardOptions, SupervisedOptions
-from models.summarize_feedback.train import feedback_pairs, gather_preferences, train_stage
+from models.summarize_feedback.train import gather_preferences, train_stage
 
 DATA = "package-descriptions"
 PPO_TABLE, BEST_TABLE = "ppo on validation texts", "best of n on validation texts"
+VALIDATION_SHARE = 0.75  # of the validation split that feedback takes where the training split leaves none
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of one way to make the weights and to measure them."""
+    """Sizes of one way to make the weights and to measure them.
+
+    Attributes:
+        feedback_share: of the training texts that the supervised stage leaves to the others; where it leaves none, they
+            take a part of the validation split.
+        texts: most that each way to summarise is measured on.
+        samples: drawn of each for the best of n.
+        points: measurements along a run of PPO.
+    """
 
     sft: SupervisedOptions
     reward: RewardOptions
     ppo: PolicyOptions
+    feedback_share: float
     texts: int
     samples: int
     points: int = 8
@@ -68,30 +81,48 @@ class Recipe:
     def config(self, stage: str) -> Config:
         """The configuration of a training stage."""
         fields = {"sft": self.sft, "reward": self.reward, "ppo": self.ppo}
-        return Config.model_validate({"stage": stage, stage: fields[stage].model_dump()})
+        share = self.feedback_share if stage == "sft" else 0
+        return Config.model_validate({"stage": stage, "feedback_share": share, stage: fields[stage].model_dump()})
+
+    def feedback(self) -> Dataset:
+        """Pairs that the stages after the supervised one learn from."""
+        train, validation = load(DATA, "train"), load(DATA, "validation")
+        if self.feedback_share:
+            return train.select(np.flatnonzero(_left(train, self.feedback_share)))
+        return validation.select(np.flatnonzero(_left(validation, VALIDATION_SHARE)))
+
+    def measured(self) -> list[tuple[str, str]]:
+        """Pairs of the validation split that no stage learns from."""
+        data = load(DATA, "validation")
+        if not self.feedback_share:
+            data = data.select(np.flatnonzero(~_left(data, VALIDATION_SHARE)))
+        return pairs_of(data)[: self.texts]
 
 
 RECIPES = {
     "cpu": Recipe(
-        SupervisedOptions(epochs=8, learning_rate=2e-3, dropout=0.2),
-        RewardOptions(comparisons="simulated"),
+        SupervisedOptions(max_steps=3600, learning_rate=2e-3, dropout=0),
+        RewardOptions(comparisons="simulated", simulated=18_000),
         PolicyOptions(),
-        texts=400,
+        feedback_share=0,
+        texts=1000,
         samples=32,
     ),
     "gpu": Recipe(
         SupervisedOptions(epochs=20, batch_size=128, learning_rate=2e-3, dropout=0.2, weight_decay=0.1),
         RewardOptions(comparisons="simulated", simulated=120_000, batch_size=256),
         PolicyOptions(iterations=200, batch_size=512, minibatches=4),
+        feedback_share=0.3,
         texts=2670,
         samples=64,
     ),
 }
 
 
-def train(config: Config, run: LocalRun) -> None:
+def train(stage: str, recipe: Recipe, run: LocalRun) -> None:
     """Train a stage and put its checkpoint into ``weights/``."""
-    checkpoint = train_stage(load(DATA, "train"), config, run)
+    data = load(DATA, "train") if stage == "sft" else recipe.feedback()
+    checkpoint = train_stage(data, recipe.config(stage), run)
     shutil.copytree(checkpoint.folder, WEIGHTS, dirs_exist_ok=True)
     assert checkpoint.figures is not None
     for figure in checkpoint.figures.figures:
@@ -99,11 +130,10 @@ def train(config: Config, run: LocalRun) -> None:
 
 
 def tune(recipe: Recipe, run: LocalRun, rows: Path, keep: bool) -> None:
-    """Run PPO on the texts left for feedback and measure it on the validation split."""
-    bundle, data, config = _bundle(run), load(DATA, "train"), recipe.config("ppo")
-    texts = [text for text, _ in feedback_pairs(pairs_of(data), config)]
-    sources, _ = encode_sources(bundle.tokenizer, texts, bundle.shape)
-    yardstick = Yardstick(bundle, pairs_of(load(DATA, "validation"))[: recipe.texts], recipe.ppo, run.seed)
+    """Run PPO on the texts of the feedback and measure it on other validation texts."""
+    bundle, data = _bundle(run), recipe.feedback()
+    sources, _ = encode_sources(bundle.tokenizer, [text for text, _ in pairs_of(data)], bundle.shape)
+    yardstick = Yardstick(bundle, recipe.measured(), recipe.ppo, run.seed)
     policy, found, written = tune_and_measure(
         bundle, sources, yardstick, recipe.ppo, recipe.points, run, lambda fraction, text: print(text, flush=True)
     )
@@ -111,7 +141,7 @@ def tune(recipe: Recipe, run: LocalRun, rows: Path, keep: bool) -> None:
     print(verdict(found), *written[:20], sep="\n")
     if keep:
         bundle.ppo = policy
-        write_bundle(WEIGHTS, bundle, config, data_sha256=data.sha256, seed=run.seed)
+        write_bundle(WEIGHTS, bundle, recipe.config("ppo"), data_sha256=data.sha256, seed=run.seed)
 
 
 def learning_curve(recipe: Recipe, run: LocalRun, rows: Path) -> None:
@@ -134,7 +164,7 @@ def learning_curve(recipe: Recipe, run: LocalRun, rows: Path) -> None:
 def baselines(recipe: Recipe, run: LocalRun, rows: Path) -> None:
     """DPO and expert iteration on the reward model's comparisons, measured as PPO is."""
     bundle, learnt = _bundle(run), _comparisons(recipe, run)
-    yardstick = Yardstick(bundle, pairs_of(load(DATA, "validation"))[: recipe.texts], recipe.ppo, run.seed)
+    yardstick = Yardstick(bundle, recipe.measured(), recipe.ppo, run.seed)
     own = [row for row, kinds in enumerate(learnt.kinds) if set(kinds) <= set(SFT_KINDS)]
     settings: list[tuple[Baseline, float]] = [("dpo", 0.1), ("dpo", 0.3), ("dpo", 1.0), ("preferred", 0.0)]
     for loss, beta in settings:
@@ -151,7 +181,7 @@ def baselines(recipe: Recipe, run: LocalRun, rows: Path) -> None:
 
 def best_of_n(recipe: Recipe, run: LocalRun, rows: Path) -> None:
     """The supervised policy's best of n on the texts that PPO is measured on."""
-    bundle, pairs = _bundle(run), pairs_of(load(DATA, "validation"))[: recipe.texts]
+    bundle, pairs = _bundle(run), recipe.measured()
     drawn = sample(
         bundle, bundle.sft, [text for text, _ in pairs], n=recipe.samples, seed=run.seed,
         temperature=recipe.ppo.temperature,
@@ -163,10 +193,12 @@ def figures(recipe: Recipe, run: LocalRun, rows: Sequence[Path]) -> None:
     """Measure the checkpoint on the test split and store it with the rows of the other steps."""
     checkpoint = Checkpoint(WEIGHTS)
     found = evaluate_method(checkpoint, run, None, texts=recipe.texts, samples=recipe.samples, comparisons=10**6)
+    given: dict[str, list[Row]] = {}
     for path in rows:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            found.tables.setdefault(row.pop("table"), []).append(row)
+            given.setdefault(row.pop("table"), []).append(row)
+    found.tables |= given
     runs: dict[tuple[float, float], dict[int, list[Row]]] = {}
     for row in found.tables.get(PPO_TABLE, []):
         key = float(str(row["beta"])), float(str(row["learning rate"]))
@@ -188,9 +220,11 @@ def _bundle(run: LocalRun) -> Bundle:
 
 
 def _comparisons(recipe: Recipe, run: LocalRun) -> Preferences:
-    config = recipe.config("reward")
-    pairs = feedback_pairs(pairs_of(load(DATA, "train")), config)
-    return gather_preferences(_bundle(run), pairs, config.reward, run)[0]
+    return gather_preferences(_bundle(run), pairs_of(recipe.feedback()), recipe.reward, run)[0]
+
+
+def _left(data: Dataset, share: float) -> Bools:
+    return left_for_feedback([text for text, _ in pairs_of(data)], share)
 
 
 def _append(path: Path, table: str, rows: Sequence[Row]) -> None:
@@ -225,7 +259,7 @@ def main() -> None:
         report=lambda fraction, stage, text: print(stage, text, flush=True),
     )  # fmt: skip
     if arguments.step in ("sft", "reward"):
-        train(recipe.config(arguments.step), run)
+        train(arguments.step, recipe, run)
     elif arguments.step == "ppo":
         tune(recipe, run, arguments.rows[0], arguments.keep)
     elif arguments.step == "figures":
