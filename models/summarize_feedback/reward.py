@@ -15,7 +15,7 @@ from models.core.run import Run
 from models.summarize_feedback.examples import encode_pairs, length_batches, trim
 from models.summarize_feedback.network import Encoder, Policy, Shape
 from models.summarize_feedback.schema import RewardOptions
-from models.summarize_feedback.scorer import Scorer, token_log_probs
+from models.summarize_feedback.scorer import Scorer, mean_log_probs
 from models.summarize_feedback.tokenizer import PAD
 
 _TOGETHER = 8  # most comparisons of a text in one batch
@@ -27,21 +27,19 @@ def comparison_loss(preferred: Tensor, other: Tensor) -> Tensor:
     return -F.logsigmoid(preferred - other).mean()
 
 
-def scorer_from(encoder: Encoder, policy: Policy, shape: Shape, seed: int) -> Scorer:
-    """The supervised reader and decoder with a new scalar head."""
+def scorer_from(policy: Policy, shape: Shape, seed: int) -> Scorer:
+    """The policy's decoder with a new scalar head, on its device."""
     torch.manual_seed(seed)
     scorer = Scorer(shape)
-    own = {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith("embedding.")}
-    scorer.reader.load_state_dict(own)
     scorer.decoder.load_state_dict(policy.decoder.state_dict())
-    return scorer.to(encoder.embedding.weight.device).eval()
+    return scorer.to(policy.bias.device).eval()
 
 
 def train_reward(
     encoder: Encoder, policy: Policy, shape: Shape, sources: Tensor, summaries: Tensor, options: RewardOptions,
     run: Run, report: Report,
 ) -> Scorer:  # fmt: skip
-    """Train a scorer on comparisons; encoder and policy stay as they are.
+    """Train a scorer on comparisons; the encoder stays as it is, so that policy and reward share it.
 
     Args:
         sources: int64 ``(N, S)``.
@@ -51,9 +49,9 @@ def train_reward(
         Cancelled: the user asked for it.
     """
     encoder.requires_grad_(False)
-    scorer = scorer_from(encoder, policy, shape, run.seed)
+    scorer = scorer_from(policy, shape, run.seed)
     comparisons = _Comparisons(sources, summaries, run.device)
-    comparisons.judge_likelihoods(encoder, policy)
+    comparisons.find_likelihoods(encoder, policy)
     optimizer = torch.optim.AdamW(
         scorer.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01,
         fused=comparisons.sources.is_cuda,
@@ -63,8 +61,10 @@ def train_reward(
     for step, chosen in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * min(1.0, (step + 1) / 20) * max(0.05, 1 - step / len(batches))
-        texts, written, log_probs, valid = comparisons.batch(chosen)
-        rewards = scorer.judge(encoder, scorer.read(encoder, texts), written, log_probs).view(*valid.shape, 2)[valid]
+        texts, written, likelihoods, valid = comparisons.batch(chosen)
+        with torch.no_grad():
+            encoded = encoder(texts)
+        rewards = scorer.judge(encoder, encoded, written, likelihoods).view(*valid.shape, 2)[valid]
         loss = comparison_loss(rewards[:, 0], rewards[:, 1])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -87,17 +87,17 @@ class _Comparisons:
         self._read = (sources != PAD).sum(dim=1).numpy()
         self._written = (summaries != PAD).sum(dim=2).amax(dim=1).numpy()
         self.sources, self._summaries = sources.to(device), summaries.to(device)
-        self._log_probs = torch.zeros(summaries.shape, device=device)
+        self._likelihoods = torch.zeros(summaries.shape[:2], device=device)
 
     @torch.no_grad()
-    def judge_likelihoods(self, encoder: Encoder, policy: Policy) -> None:
-        """Work out the log-probabilities under the supervised policy, which stay as they are."""
+    def find_likelihoods(self, encoder: Encoder, policy: Policy) -> None:
+        """Work out what the reward adds to the scalar head, which training leaves as it is."""
         for start in range(0, len(self._groups), 128):
             chosen = np.arange(start, min(start + 128, len(self._groups)))
             texts, written, _, valid = self.batch(chosen)
-            found = token_log_probs(encoder, policy, encoder(texts), written).view(*valid.shape, 2, -1)[valid]
-            rows = torch.from_numpy(np.concatenate([self._groups[i] for i in chosen])).to(found.device)
-            self._log_probs[rows, :, : found.shape[2]] = found
+            found = mean_log_probs(encoder, policy, encoder(texts), written).view(*valid.shape, 2)[valid]
+            rows = np.concatenate([self._groups[i] for i in chosen])
+            self._likelihoods[torch.from_numpy(rows).to(found.device)] = found
 
     def batches(self, size: int, generator: np.random.Generator) -> Iterator[Int64]:
         """One epoch of groups, about ``size`` comparisons a batch."""
@@ -106,16 +106,18 @@ class _Comparisons:
         return length_batches(counted, min(groups, len(self._groups)), generator)
 
     def batch(self, chosen: Int64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Texts ``(B, S)``, summaries and their log-probabilities ``(B, 2 n, T)``, and which n are there ``(B, n)``."""
+        """Texts ``(B, S)``, summaries ``(B, 2 n, T)``, likelihoods ``(B, 2 n)``, and which n are there ``(B, n)``."""
         groups = [self._groups[i] for i in chosen]
         rows = np.stack([np.pad(group, (0, _TOGETHER - len(group)), constant_values=-1) for group in groups])
         rows = rows[:, : max(map(len, groups))]
-        text = int(self._read[rows[:, 0]].max())
-        longest = int(self._written[rows[rows >= 0]].max())
+        text, longest = int(self._read[rows[:, 0]].max()), int(self._written[rows[rows >= 0]].max())
         index = torch.from_numpy(rows).to(self.sources.device)
         filled = index.clamp(min=0)  # what fills up a group is not counted
-        written, log_probs = (side[filled][..., :longest].flatten(1, 2) for side in (self._summaries, self._log_probs))
-        return self.sources[index[:, 0], :text], written, log_probs, index >= 0
+        written, likelihoods = (
+            self._summaries[filled][..., :longest].flatten(1, 2),
+            self._likelihoods[filled].flatten(1),
+        )
+        return self.sources[index[:, 0], :text], written, likelihoods, index >= 0
 
 
 @torch.no_grad()
