@@ -103,7 +103,7 @@ RECIPES = {
         RewardOptions(comparisons="simulated"),
         PolicyOptions(),
         feedback_share=0,
-        texts=1000,
+        texts=400,
         validation_texts=400,
         samples=32,
     ),
