@@ -35,10 +35,10 @@ from models.robust_ot.schema import AdaptParameters
 
 STORED = Path(__file__).parent / "weights" / "adaptation.json"
 SHARE = 0.1
-SEEDS = 5
+SEEDS = 3
 DIRECTIONS = (("digits", "digits-8x8"), ("digits-8x8", "digits"))
 METHOD, PLAIN, SOURCE_ONLY = "method", "plain adversarial adaptation", "source only"
-SHORT: dict[str, Any] = {"target": "", "steps": 6000, "source_steps": 1000}
+SHORT: dict[str, Any] = {"target": "", "steps": 1000, "source_steps": 300}
 ARMS = {
     SOURCE_ONLY: AdaptParameters(**SHORT | {"source_steps": SHORT["steps"]}, outlier_fraction=0.0),
     PLAIN: AdaptParameters(**SHORT, outlier_fraction=0.0),
