@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.core import sources
-from models.core.devices import pick_device
+from models.core.devices import device_name, pick_device
 from models.core.inputs import UInt8
 from models.core.parts import Row
 from models.robust_ot.gan import RobustGAN
@@ -120,7 +120,7 @@ def measured_row(training: Training, judge: Judge, real: UInt8, steps: int) -> R
     """What the judge says of the samples, and what the weights found."""
     game = training.game
     setting, arm = CELLS[training.cell]
-    row: Row = {"setting": setting, "arm": arm, "seed": training.seed, "steps": steps}
+    row: Row = {"cell": training.cell, "setting": setting, "arm": arm, "seed": training.seed, "steps": steps}
     with training.stream():
         row |= judged(judge, game.generator, game.config, training.seed, real, game.device)
         weights = game.final_weights()
@@ -151,7 +151,7 @@ def main() -> None:
     trace: list[Row] = []
 
     def keep(steps: int) -> None:
-        rows = [measured_row(training, judge, real, steps) | {"device": _name(device)} for training in trainings]
+        rows = [measured_row(training, judge, real, steps) | {"device": device_name(device)} for training in trainings]
         (folder / "rows.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         for training in trainings:
             with training.stream():
@@ -168,10 +168,6 @@ def main() -> None:
             keep(steps)
 
     keep(train_together(trainings, options.steps, options.seconds, look))
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 if __name__ == "__main__":
