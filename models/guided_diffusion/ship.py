@@ -1,7 +1,7 @@
 """Makes what ``weights/`` holds, in steps that run side by side on one accelerator.
 
 ``python -m models.guided_diffusion.ship train FOLDER --version digits`` trains one of :data:`RECIPES`;
-``... baseline FOLDER --which clean-guide`` trains what the proof compares with (it would do so by itself);
+``... baseline FOLDER --which clean-guide`` trains beside it what the proof would train by itself to compare with;
 ``... measure FOLDER --share 0/3 --seconds 200`` measures a share of the proof's cells, and begins none after that time;
 ``... prove FOLDER`` makes figures and pictures of the measured cells, and ``... write FOLDER`` copies the version.
 
@@ -46,8 +46,7 @@ def shipped(version: str) -> Path:
 
 def train(folder: Path, version: str, device: str, changes: dict[str, Any]) -> None:
     """Train a version into ``folder/checkpoint``; it goes on where it was killed."""
-    name, recipe = RECIPES[version]
-    config = Config.model_validate({**recipe.model_dump(), **changes})
+    name, config = _recipe(version, changes)
     run = _run(folder, device)
     trained = write_version(load(name, "train"), config, run)
     old = Checkpoint(shipped(version))
@@ -61,12 +60,11 @@ def train(folder: Path, version: str, device: str, changes: dict[str, Any]) -> N
     )
 
 
-def baseline(folder: Path, which: str, device: str) -> None:
-    """Train the clean guide or the twin of ``folder/checkpoint``."""
-    checkpoint, run = Checkpoint(folder / "checkpoint"), _run(folder, device)
-    name, _ = RECIPES[checkpoint.config.version]
+def baseline(folder: Path, version: str, which: str, device: str, changes: dict[str, Any]) -> None:
+    """Train the clean guide or the twin of a version, which may be in training itself."""
+    name, config = _recipe(version, changes)
     make = clean_guide if which == "clean-guide" else simple_twin
-    make(checkpoint, load(name, "train"), run)
+    make(config, load(name, "train"), _run(folder, device))
 
 
 def measure(folder: Path, plan: str, device: str, share: str, groups: list[str], seconds: float) -> None:
@@ -117,6 +115,11 @@ def write(folder: Path) -> None:
     shutil.copytree(checkpoint.folder, shipped(checkpoint.config.version), dirs_exist_ok=True)
 
 
+def _recipe(version: str, changes: dict[str, Any]) -> tuple[str, Config]:
+    name, recipe = RECIPES[version]
+    return name, Config.model_validate({**recipe.model_dump(), **changes})
+
+
 def _run(folder: Path, device: str) -> LocalRun:
     last = [0.0]
 
@@ -144,11 +147,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     arguments = parser.parse_args()
     folder, device = arguments.folder, arguments.device
+    changes = {field: json.loads(value) for field, _, value in (text.partition("=") for text in arguments.set)}
     if arguments.step == "train":
-        changes = {field: json.loads(value) for field, _, value in (text.partition("=") for text in arguments.set)}
         train(folder, arguments.version, device, changes)
     elif arguments.step == "baseline":
-        baseline(folder, arguments.which, device)
+        baseline(folder, arguments.version, arguments.which, device, changes)
     elif arguments.step == "measure":
         measure(folder, arguments.plan, device, arguments.share, arguments.groups, arguments.seconds)
     elif arguments.step == "prove":
