@@ -172,6 +172,10 @@ class WorkerContext(JobContext):
         everybody = KeyStore(self._store).administers(self.owner)
         return FeedbackStore(self._store).list(None if everybody else self.owner)
 
+    def check_free(self, slug: str, name: str | None = None) -> None:
+        """Check that the name is free, or this job's own from an earlier attempt."""
+        self.versions.check_free(slug, name or self.version_name, job=self.job_id)
+
     def publish(self, slug: str, checkpoint: Checkpoint, name: str | None = None) -> str:
         """Serve a checkpoint as a version of the owner's."""
         self.flush()

@@ -13,6 +13,7 @@ from models.core.card import JobKind
 from models.core.dataset import Kind
 from models.core.jobs import JobContext
 from models.core.registry import MethodEntry, Registry, parse_model_id
+from models.core.versions import VersionExistsError
 from workers.errors import JobSpecError, UnknownKindError
 from workers.records import JobSpec
 
@@ -48,7 +49,17 @@ def validate(registry: Registry, spec: JobSpec, dataset_kind: Kind | None = None
 
 
 def execute(registry: Registry, job: JobContext, spec: JobSpec) -> dict[str, Any]:
-    """Run a checked job in this process and return its result."""
+    """Run a checked job in this process and return its result.
+
+    Raises:
+        JobSpecError: the version that the job is to publish has a name that is taken.
+    """
+    slug = _publisher(registry, spec)
+    if slug is not None:
+        try:
+            job.check_free(slug, spec.parameters.get("version"))
+        except VersionExistsError as error:
+            raise JobSpecError("/parameters/version", str(error)) from error
     if spec.kind in BUILTIN:
         result: dict[str, Any] = _module(spec.kind).run(job, spec)
         return result
@@ -93,6 +104,16 @@ def check_input(accepted: list[Any], what: str, dataset_kind: Kind | None) -> No
 def parse_parameters(entry: MethodEntry, kind: JobKind, spec: JobSpec) -> BaseModel:
     """The parameters as the type that the method's card names."""
     return entry.model(kind.parameters).model_validate(spec.parameters)
+
+
+def _publisher(registry: Registry, spec: JobSpec) -> str | None:
+    """The method that a job of this kind publishes a version of."""
+    if spec.kind == "train":
+        return parse_model_id(named(spec.model, "/model"))[0]
+    if spec.kind in BUILTIN:
+        return None
+    entry, kind = _declared(registry, spec.kind)
+    return entry.slug if kind.publishes else None
 
 
 def _declared(registry: Registry, kind: str) -> tuple[MethodEntry, JobKind]:

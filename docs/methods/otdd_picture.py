@@ -9,9 +9,11 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from models.core.checkpoint import Checkpoint
 from models.core.outputs import Sides
+from models.core.transport.clouds import side
 from models.otdd.distance import otdd
+from models.otdd.proofs import COARSE
 from models.otdd.schema import Params
-from models.otdd.variants import cloud, original
+from models.otdd.variants import coarse_digits
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = 800
@@ -20,8 +22,8 @@ EXCEPTION = "inverted"
 
 def main():
     """Draw the three panels."""
-    a, b = original("digits", SAMPLES, 0), original("digits-8x8", SAMPLES, 0)
-    found = otdd(Sides(cloud(a), cloud(b)), Params(solver="exact"))
+    a, b = coarse_digits("digits", SAMPLES, 0), coarse_digits("digits-8x8", SAMPLES, 0)
+    found = otdd(Sides(side(a, COARSE), side(b, COARSE)), Params(solver="exact"))
     table, mass = (np.array(found.details[key]) for key in ("label_distances", "class_coupling"))
     figure = Figure(figsize=(13, 4.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -47,7 +49,7 @@ def draw_matrix(axes, values, colours, title, a, b):
     for digit in range(10):
         for dataset, place in ((a, (-1.1, digit)), (b, (digit, 10.1))):
             mean = dataset.inputs[dataset.labels == digit].mean(0)[..., 0]
-            picture = OffsetImage(mean, zoom=0.62, cmap="gray_r")
+            picture = OffsetImage(mean, zoom=2.1, cmap="gray_r")
             axes.add_artist(AnnotationBbox(picture, place, frameon=False, annotation_clip=False))
 
 

@@ -7,5 +7,6 @@ from models.summarize_feedback.bundle import WEIGHTS
 from models.summarize_feedback.plots import draw_over_optimization
 
 if __name__ == "__main__":
-    rows = Checkpoint(WEIGHTS).figures.tables["ppo on validation texts"]
-    draw_over_optimization(Path(__file__).with_name("summarize-feedback.png"), rows)
+    tables = Checkpoint(WEIGHTS).figures.tables
+    path = Path(__file__).with_name("summarize-feedback.png")
+    draw_over_optimization(path, tables["ppo on validation texts"], tables["best of n on validation texts"])

@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional as F
 
 from models.align_uniform import losses, metrics
-from models.align_uniform.baselines import DATA, SPEC, open_encoder, read_index, training_data
 from models.align_uniform.data import fixed_pairs, fixed_text_pairs, image_tensor
 from models.align_uniform.findings import MEASURES, Table, by_group, claims, group_figures, row_table
 from models.align_uniform.network import EmbeddingNetwork, open_network
@@ -26,7 +25,10 @@ from models.align_uniform.proof import (
     theorem_on_features,
 )
 from models.align_uniform.proof_pictures import Arcs, draw_proof
+from models.align_uniform.recipes import DATA, SPEC, labelled_data
 from models.align_uniform.schema import Config, Space
+from models.align_uniform.shipping import open_encoder, read_index
+from models.align_uniform.text_proof import prove_texts
 from models.align_uniform.train import policy
 from models.align_uniform.words import token_matrix
 from models.core import sources
@@ -34,7 +36,7 @@ from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
 from models.core.encoders import encode
 from models.core.figures import Figure, Figures
-from models.core.inputs import Float32, ImageSpec
+from models.core.inputs import Float32, ImageSpec, TextSpec
 from models.core.method import MethodError
 from models.core.probes import knn_accuracy, knn_predict, linear_probe, stratified_subset
 from models.core.run import Run
@@ -115,12 +117,14 @@ def _labelled(rows: Float32, dataset: Dataset, seed: int) -> dict[str, float]:
 
 
 def prove(checkpoint: Checkpoint, run: Run) -> Figures:
-    """The proof on Fashion-MNIST: see :func:`measure_proof`.
+    """The proof of the checkpoint's kind: :func:`measure_proof` on Fashion-MNIST, or that of texts.
 
     Raises:
-        DataUnavailableError: Fashion-MNIST cannot be had.
+        DataUnavailableError: its data cannot be had.
     """
-    return measure_proof(checkpoint, run, training_data(), sources.load(DATA, "test"))
+    if isinstance(checkpoint.config.input, TextSpec):
+        return prove_texts(checkpoint, run)
+    return measure_proof(checkpoint, run, labelled_data(), sources.load(DATA, "test"))
 
 
 def measure_proof(
@@ -145,22 +149,16 @@ def measure_proof(
     if spec != SPEC:
         taken = f"{spec.shape} pictures" if isinstance(spec, ImageSpec) else "texts"
         raise MethodError(f"model: the proof needs a checkpoint for {SPEC.shape} pictures, this one takes {taken}")
-    run.progress(0.0, "data")
     data = proof_data(train, test)
 
-    def report(done: int, total: int, row: Row) -> None:
-        run.progress(0.9 * done / total, "measure", f"{row.name}: linear probe {100 * row.linear:.1f}%")
-
-    rows = measure_all(data, report, encoders)
+    rows = measure_all(data, run, encoders)
     groups = by_group(rows)
-    run.progress(0.92, "shipped checkpoint")
-    shipped = measure_network(f"{checkpoint.config.method}@{checkpoint.config.version}", "shipped", network, data)
-    run.progress(0.95, "theorem 1")
+    name = f"{checkpoint.config.method}@{checkpoint.config.version}"
+    shipped = measure_network(name, "shipped", network, data, run.device)
     circle = theorem_on_circle()
-    x, y = (encode(network, views, device="cpu") for views in (data.first, data.second))
+    x, y = (encode(network, views, device=run.device) for views in (data.first, data.second))
     features = theorem_on_features(x, y)
     correlations = rank_correlations(rows)
-    run.progress(0.98, "draw")
     draw_proof(run.artifact("align-uniform.png", "image/png"), rows, circle, features, _arcs(test))
     return Figures(
         figures=[*_shipped_figures(shipped), *group_figures(groups)],
@@ -170,7 +168,7 @@ def measure_proof(
             "theorem on the circle": circle,
             "theorem on the shipped encoder": features,
             "spearman with linear-probe accuracy": [dict(correlations)],
-            "truncation": _truncation(network, data),
+            "truncation": _truncation(network, data, run.device),
         },
         data_sha256={part.name: part.sha256 for part in (train, test)},
         command="deepnight evaluate align-uniform",
@@ -188,10 +186,10 @@ def _shipped_figures(row: Row) -> list[Figure]:
     ]
 
 
-def _truncation(network: EmbeddingNetwork, data: ProofData) -> Table:
+def _truncation(network: EmbeddingNetwork, data: ProofData, device: str) -> Table:
     """k-NN accuracy of the first dimensions on principal axes."""
-    train, test = (encode(network.encoder, images, device="cpu") for images in (data.images, data.test_images))
-    train, test = (rows @ network.penultimate_axes for rows in (train, test))
+    train, test = (encode(network.encoder, images, device=device) for images in (data.images, data.test_images))
+    train, test = (rows @ network.penultimate_axes.cpu() for rows in (train, test))
     sizes = [size for size in (*TRUNCATED, train.shape[1]) if size <= train.shape[1]]
     k = min(20, len(train))
     return [

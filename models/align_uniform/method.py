@@ -113,7 +113,10 @@ class AlignUniform(Method[Params, Config]):
 
     @classmethod
     def evaluate(cls, checkpoint: Checkpoint, run: Run, dataset: Dataset | None = None) -> Figures:
-        """Measure the proof's encoders and this checkpoint again; with ``dataset``, this checkpoint on it."""
+        """Measure this checkpoint and what the paper compares; with ``dataset``, this checkpoint on it.
+
+        Pictures: the encoders of ``weights/proof``. Texts: trains the method and its baselines on package descriptions.
+        """
         from models.align_uniform.evaluate import evaluate_on, prove
 
         return prove(checkpoint, run) if dataset is None else evaluate_on(checkpoint, run, dataset)
@@ -165,7 +168,7 @@ def _train(
     )
 
 
-def _loss(network: EmbeddingNetwork, x: Tensor, y: Tensor, config: Config) -> tuple[Tensor, dict[str, float]]:
+def _loss(network: EmbeddingNetwork, x: Tensor, y: Tensor, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     first, second = network(torch.cat([x, y])).chunk(2)
     return objective(first, second, config)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,18 +15,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.align_uniform import losses
-from models.align_uniform.baselines import BASE, SPEC, open_encoder, read_index
 from models.align_uniform.data import HELD_OUT_SEED, fixed_pairs, image_tensor
 from models.align_uniform.network import EmbeddingNetwork
+from models.align_uniform.recipes import BASE, SPEC
 from models.align_uniform.schema import Config
+from models.align_uniform.shipping import Shipped, open_encoder, read_index
 from models.align_uniform.train import policy
 from models.core.dataset import Dataset
 from models.core.encoders import encode
 from models.core.inputs import Float32, Int64
+from models.core.parts import measure_parts
 from models.core.probes import knn_accuracy, linear_probe, stratified_subset
+from models.core.run import Run
 
 METRIC_SAMPLES = 2000
-LOW_LABEL_DRAWS = 3
+LOW_LABEL_DRAWS = 5
+RANDOM_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class ProofData:
     """What the proof measures on.
 
     Attributes:
-        images, labels: the 20,000 pictures that every encoder was trained on; their labels train the probes.
+        images, labels: the 20,000 pictures with labels that train the probes.
         test_images, test_labels: the published test split.
         first, second: fixed views of 2,000 test pictures.
     """
@@ -51,9 +57,9 @@ class Row:
 
     Attributes:
         linear, knn: linear probe and k-NN (k=20) with all labels, before the head.
-        low1, low10: linear probe with 1% and 10% of the labels, mean over three draws.
+        low1, low10: linear probe with 1% and 10% of the labels, mean over five draws.
         align, uniform: on the hypersphere (after the head); None where no head was trained.
-        seconds: CPU time of the training.
+        steps: of the training, 0 where there was none.
     """
 
     name: str
@@ -64,7 +70,7 @@ class Row:
     low10: float
     align: float | None = None
     uniform: float | None = None
-    seconds: float = 0.0
+    steps: int = 0
 
     @property
     def total(self) -> float | None:
@@ -82,67 +88,89 @@ def proof_data(train: Dataset, test: Dataset) -> ProofData:
     )
 
 
-def measure_features(name: str, group: str, train: Float32, test: Float32, data: ProofData) -> Row:
-    """The four accuracies of fixed features."""
+def measure_features(
+    name: str, group: str, train: Float32, test: Float32, train_labels: Int64, test_labels: Int64
+) -> Row:
+    """The four accuracies of fixed features ``(N, D)``."""
 
     def with_labels(share: float) -> float:
         found = []
         for draw in range(LOW_LABEL_DRAWS):
-            chosen = stratified_subset(data.labels, share, draw)
-            found.append(linear_probe(train[chosen], data.labels[chosen], test, data.test_labels))
+            chosen = stratified_subset(train_labels, share, draw)
+            found.append(linear_probe(train[chosen], train_labels[chosen], test, test_labels))
         return float(np.mean(found))
 
     return Row(
         name=name,
         group=group,
-        linear=linear_probe(train, data.labels, test, data.test_labels),
-        knn=knn_accuracy(train, data.labels, test, data.test_labels, k=min(20, len(train))),
+        linear=linear_probe(train, train_labels, test, test_labels),
+        knn=knn_accuracy(train, train_labels, test, test_labels, k=min(20, len(train))),
         low1=with_labels(0.01),
         low10=with_labels(0.1),
     )
 
 
-def measure_network(name: str, group: str, network: EmbeddingNetwork, data: ProofData, *, head: bool = True) -> Row:
+def measure_network(
+    name: str, group: str, network: EmbeddingNetwork, data: ProofData, device: str, *, head: bool = True
+) -> Row:
     """Accuracies before the head, L_align and L_uniform (alpha = 2, t = 2) after it."""
-    train, test = (encode(network.encoder, images, device="cpu").numpy() for images in (data.images, data.test_images))
-    row = measure_features(name, group, train, test, data)
+    network.to(device)
+    train, test = (encode(network.encoder, images, device=device).numpy() for images in (data.images, data.test_images))
+    row = measure_features(name, group, train, test, data.labels, data.test_labels)
     if not head:
         return row
-    x, y = (encode(network, views, device="cpu") for views in (data.first, data.second))
+    x, y = (encode(network, views, device=device) for views in (data.first, data.second))
     return replace(row, align=losses.alignment(x, y).item(), uniform=losses.uniformity(x).item())
 
 
-def measure_all(
-    data: ProofData, report: Callable[[int, int, Row], None], encoders: Collection[str] | None = None
-) -> list[Row]:
+def measure_all(data: ProofData, run: Run, encoders: Collection[str] | None = None) -> list[Row]:
     """Every encoder that ships, then random encoders, raw pixels and their principal components.
 
     Args:
-        report: called with position, count and the row after each.
+        run: goes on from its resume point.
         encoders: names of those to measure; all that ship when absent.
+
+    Raises:
+        Cancelled: the user asked for it.
     """
     index = read_index()
     names = [name for name in index if encoders is None or name in encoders]
-    total = len(names) + 4
-    rows: list[Row] = []
+    measures: dict[str, Callable[[str], Row]] = {name: partial(_shipped, index, data, run.device) for name in names}
+    for seed in range(RANDOM_SEEDS):
+        measures[f"random-s{seed}"] = partial(_random, seed, data, run.device)
+    measures["raw pixels"] = partial(_pixels, data)
+    measures["pca-64"] = partial(_components, data)
+    titles = list(measures)
 
-    def keep(row: Row) -> None:
-        rows.append(row)
-        report(len(rows), total, row)
+    def measure(number: int, part: Run) -> dict[str, Any]:
+        row = measures[titles[number]](titles[number])
+        part.progress(1.0, "measured", f"linear probe {100 * row.linear:.1f}%")
+        return asdict(row)
 
-    for name in names:
-        entry = index[name]
-        row = measure_network(name, entry.group, open_encoder(name, entry), data, head=not entry.supervised)
-        keep(replace(row, seconds=entry.seconds))
-    for seed in range(2):
-        network = random_encoder(seed)
-        keep(measure_network(f"random-s{seed}", "random encoder", network, data))
+    return [Row(**row) for row in measure_parts(run, titles, measure)]
+
+
+def _shipped(index: Mapping[str, Shipped], data: ProofData, device: str, name: str) -> Row:
+    entry = index[name]
+    row = measure_network(name, entry.group, open_encoder(name, entry), data, device, head=not entry.supervised)
+    return replace(row, steps=entry.steps)
+
+
+def _random(seed: int, data: ProofData, device: str, name: str) -> Row:
+    return measure_network(name, "random encoder", random_encoder(seed), data, device)
+
+
+def _pixels(data: ProofData, name: str) -> Row:
     pixels, test_pixels = (_flat(images) for images in (data.images, data.test_images))
-    keep(measure_features("raw pixels", "raw pixels", pixels, test_pixels, data))
+    return measure_features(name, "raw pixels", pixels, test_pixels, data.labels, data.test_labels)
+
+
+def _components(data: ProofData, name: str) -> Row:
+    pixels, test_pixels = (_flat(images) for images in (data.images, data.test_images))
     reduction = PCA(n_components=min(64, len(pixels)), random_state=0).fit(pixels)
     components, test_components = (reduction.transform(rows) for rows in (pixels, test_pixels))
-    keep(measure_features("pca-64", "raw pixels, PCA 64", components, test_components, data))
-    return rows
+    group = "raw pixels, PCA 64"
+    return measure_features(name, group, components, test_components, data.labels, data.test_labels)
 
 
 def random_encoder(seed: int) -> EmbeddingNetwork:
@@ -163,18 +191,31 @@ def rank_correlations(rows: list[Row]) -> dict[str, float]:
     """Linear-probe accuracy against L_align, L_uniform and their sum, over rows with a trained head.
 
     Returns:
-        Spearman's rho with each; ``best_in_corner``: how many of the five most accurate encoders are in the better
-        half by the sum; ``encoders``: how many were compared.
+        Spearman's rho with each, and the partial one with either while the other's rank is held fixed;
+        ``best_in_corner``: how many of the five most accurate encoders are in the better half by the sum;
+        ``encoders``: how many were compared.
     """
     chosen = [row for row in rows if row.align is not None and row.group not in ("random encoder", "circle")]
     accuracy = [row.linear for row in chosen]
     found: dict[str, float] = {"encoders": len(chosen)}
     for key in ("align", "uniform", "total"):
         found[key] = float(spearmanr([getattr(row, key) for row in chosen], accuracy).statistic)
+    between = float(spearmanr([row.align for row in chosen], [row.uniform for row in chosen]).statistic)
+    found["align_given_uniform"] = _partial(found["align"], found["uniform"], between)
+    found["uniform_given_align"] = _partial(found["uniform"], found["align"], between)
     totals = np.array([row.total for row in chosen], dtype=float)
     best = np.argsort(accuracy)[-5:]
     found["best_in_corner"] = float(np.sum(totals[best] <= np.median(totals)))
     return found
+
+
+def _partial(first: float, second: float, between: float) -> float:
+    """Partial correlation with the first of two variables from each one's own and that between the two.
+
+    0 where the second leaves nothing to explain.
+    """
+    left = float(np.sqrt((1 - second**2) * (1 - between**2)))
+    return (first - second * between) / left if left > 1e-9 else 0.0
 
 
 def theorem_on_circle(

@@ -20,6 +20,10 @@ BARS = {
     "align-uniform": "align + uniform",
     "simclr-tau-0.2": "SimCLR, τ = 0.2",
     "simclr-tau-0.5": "SimCLR, τ = 0.5",
+    "align-uniform-batch-64": "align + uniform, batches of 64",
+    "simclr-batch-64": "SimCLR, τ = 0.2, batches of 64",
+    "align-uniform-batch-32": "align + uniform, batches of 32",
+    "simclr-batch-32": "SimCLR, τ = 0.2, batches of 32",
     "align-only": "align only",
     "uniform-only": "uniform only",
     "random encoder": "random encoder",
@@ -73,20 +77,24 @@ def draw_theorem(axes: Axes, circle: Table, features: Table) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def draw_bars(axes: Axes, groups: Mapping[str, Sequence[Row]]) -> None:
-    """Linear probe with all and with 1% of the labels, by group."""
-    shown = {name: title for name, title in BARS.items() if name in groups}
+def draw_bars(axes: Axes, groups: Mapping[str, Sequence[Row]], titles: Mapping[str, str], title: str) -> None:
+    """Linear probe with all and with 1% of the labels, by group, with the range over seeds."""
+    shown = {name: title for name, title in titles.items() if name in groups}
     position = np.arange(len(shown))
     for offset, measure, name in ((-0.2, "linear", "all labels"), (0.2, "low1", "1% of the labels")):
-        values = [100 * float(np.mean([getattr(row, measure) for row in groups[group]])) for group in shown]
+        found = [[100 * getattr(row, measure) for row in groups[group]] for group in shown]
+        values = [float(np.mean(seeds)) for seeds in found]
         bars = axes.barh(position + offset, values, 0.38, label=name)
+        ranges = [[value - min(s) for value, s in zip(values, found, strict=True)]]
+        ranges.append([max(s) - value for value, s in zip(values, found, strict=True)])
+        axes.errorbar(values, position + offset, xerr=ranges, fmt="none", ecolor="0.2", elinewidth=0.8)
         axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     axes.set_yticks(position, list(shown.values()), fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(20, 100)
     axes.set_xlabel("accuracy of a linear probe, %")
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0.0, -0.1), ncols=2)
-    axes.set_title("Equal steps, equal encoder", fontsize=10)
+    axes.set_title(title, fontsize=10)
 
 
 def draw_classes(axes: Axes, rows: Tensor, labels: Int64, class_names: list[str]) -> None:
@@ -100,12 +108,20 @@ def draw_classes(axes: Axes, rows: Tensor, labels: Int64, class_names: list[str]
 
 def draw_proof(path: Path, rows: Sequence[Row], circle: Table, features: Table, arcs: Arcs | None) -> None:
     """The four panels of the documentation's picture."""
-    figure = Figure(figsize=(11.5, 8.4), layout="constrained")
+    figure = Figure(figsize=(11.5, 9.6), layout="constrained")
     grid = figure.subplots(2, 2)
     draw_plane(grid[0, 0], rows)
-    draw_bars(grid[0, 1], by_group(rows))
+    draw_bars(grid[0, 1], by_group(rows), BARS, "Equal steps, equal encoder")
     draw_theorem(grid[1, 1], circle, features)
     grid[1, 0].set_axis_off()
     if arcs is not None:
         draw_classes(grid[1, 0], *arcs)
+    figure.savefig(path, format="png", dpi=100)
+
+
+def draw_texts(path: Path, rows: Sequence[Row]) -> None:
+    """Accuracies on the sections of package descriptions, by kind of vectors."""
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    groups = by_group(rows)
+    draw_bars(figure.subplots(), groups, {name: name for name in groups}, "Sections of package descriptions")
     figure.savefig(path, format="png", dpi=100)

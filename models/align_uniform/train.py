@@ -23,8 +23,9 @@ from models.core.run import Run
 from models.core.training import pack_training, unpack_training
 
 View = Callable[[Tensor, torch.Generator], Tensor]
-Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, float]]]
+Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 REPORTS = 20
+SAVE_SECONDS = 60.0
 SETTLING_BATCHES = 32
 
 
@@ -35,8 +36,9 @@ class Problem:
     Attributes:
         module: everything that learns.
         count: samples, N.
-        view: one random view of the samples at given positions, drawn from a generator.
-        loss: from two views and the positions of their samples to a scalar and named parts.
+        view: one random view of the samples at given positions, drawn from a generator; both on the run's device.
+        loss: from two views and the positions of their samples to a scalar and named parts, none of which may be
+            looked at before a report: on a GPU, every look waits for all work that is queued.
         held_out: metrics of the module at the moment, by name.
         total: steps of the whole training.
     """
@@ -62,45 +64,45 @@ def policy(config: Config) -> ViewPolicy:
 
 
 def picture_view(images: Tensor, config: Config, device: torch.device | str) -> View:
-    """Views, float32 in [0, 1], of uint8 pictures ``(N, C, H, W)``."""
+    """Views, float32 in [0, 1], of uint8 pictures ``(N, C, H, W)``, all of which are kept on ``device``."""
+    stored = images.to(device)
 
     def view(indices: Tensor, generator: torch.Generator) -> Tensor:
-        drawn = augment(images[indices].to(device), policy(config), generator)
+        drawn = augment(stored[indices], policy(config), generator)
         return drawn.contiguous(memory_format=torch.channels_last)
 
     return view
 
 
 def text_view(tokens: Tensor, config: Config, device: torch.device | str) -> View:
-    """Views of texts, int32 ``(N, L)``."""
-    return lambda indices, generator: word_view(
-        tokens[indices].to(device), config.crop_scale, config.word_dropout, generator
-    )
+    """Views of texts, int32 ``(N, L)``, all of which are kept on ``device``."""
+    stored = tokens.to(device)
+    return lambda indices, generator: word_view(stored[indices], config.crop_scale, config.word_dropout, generator)
 
 
-def objective(x: Tensor, y: Tensor, config: Config) -> tuple[Tensor, dict[str, float]]:
+def objective(x: Tensor, y: Tensor, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of the losses on unit rows ``(B, m)`` of two views, and its parts."""
     total = x.new_zeros(())
-    parts: dict[str, float] = {}
+    parts: dict[str, Tensor] = {}
     if config.align_weight:
         value = losses.alignment(x, y, config.alpha)
-        total, parts["align"] = total + config.align_weight * value, value.item()
+        total, parts["align"] = total + config.align_weight * value, value.detach()
     if config.uniform_weight:
         if config.uniform_within == "joint":
             value = losses.joint_uniformity(x, y, config.t)
         else:
             value = (losses.uniformity(x, config.t) + losses.uniformity(y, config.t)) / 2
-        total, parts["uniform"] = total + config.uniform_weight * value, value.item()
+        total, parts["uniform"] = total + config.uniform_weight * value, value.detach()
     if config.contrastive_weight:
         value = losses.nt_xent(x, y, config.temperature)
-        total, parts["contrastive"] = total + config.contrastive_weight * value, value.item()
+        total, parts["contrastive"] = total + config.contrastive_weight * value, value.detach()
     return total, parts
 
 
-def batches(count: int, batch_size: int, epoch: int, seed: int) -> list[Tensor]:
-    """Indices of the batches of one epoch; the incomplete last one is left out."""
+def batches(count: int, batch_size: int, epoch: int, seed: int, device: torch.device | str = "cpu") -> list[Tensor]:
+    """Indices of the batches of one epoch, the same on every device; the incomplete last one is left out."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(count, generator=generator)
+    order = torch.randperm(count, generator=generator).to(device)
     return list(torch.split(order[: count // batch_size * batch_size], batch_size))
 
 
@@ -114,10 +116,12 @@ def learning_rate(config: Config, step: int, total: int) -> float:
 
 
 def make_optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Adam, or SGD with momentum 0.9."""
+    """Adam, or SGD with momentum 0.9; one kernel a step on a GPU."""
+    weights = list(module.parameters())
+    fused = weights[0].is_cuda
     if config.optimizer == "adam":
-        return torch.optim.Adam(module.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.SGD(module.parameters(), config.learning_rate, 0.9, weight_decay=config.weight_decay)
+        return torch.optim.Adam(weights, config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+    return torch.optim.SGD(weights, config.learning_rate, 0.9, weight_decay=config.weight_decay, fused=fused)
 
 
 def fit(problem: Problem, config: Config, run: Run) -> None:
@@ -131,36 +135,38 @@ def fit(problem: Problem, config: Config, run: Run) -> None:
     module = problem.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     base = make_optimizer(module, config)
     optimizer = SAM(base, config.sharpness_aware, module, total_steps=problem.total)
-    views = torch.Generator().manual_seed(run.seed)
-    torch.manual_seed(run.seed)
+    views = torch.Generator(device).manual_seed(run.seed)
     batch_size = min(config.batch_size, problem.count)
     per_epoch = problem.count // batch_size
-    interval = min(per_epoch, max(1, problem.total // REPORTS))
+    interval = max(1, problem.total // REPORTS)
+    if device.type == "cpu":
+        interval = min(per_epoch, interval)  # on a GPU an epoch takes a second
     step = _resume(run, module, optimizer, views)
     started, first = time.monotonic(), step
-    epoch, order = -1, list[Tensor]()
+    epoch, order, saved = -1, list[Tensor](), started
     module.train()
     while step < problem.total:
         if step // per_epoch != epoch:
             epoch = step // per_epoch
-            order = batches(problem.count, batch_size, epoch, run.seed)
+            order = batches(problem.count, batch_size, epoch, run.seed, device)
         indices = order[step % per_epoch]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, problem.total)
         first_view, second_view = problem.view(indices, views), problem.view(indices, views)
-        said: list[dict[str, float]] = []
+        said: list[dict[str, Tensor]] = []
         loss = optimizer.step(_closure(problem, optimizer, first_view, second_view, indices, said), len(indices))
-        parts = said[0]
         step += 1
         if step % interval == 0 or step == problem.total or step == first + 1:
-            _report(problem, run, step, {"loss": loss.item(), **parts}, (step - first) / (time.monotonic() - started))
-        if step % interval == 0 and step < problem.total:
+            parts = {"loss": loss, **said[0]}
+            _report(problem, run, step, parts, (step - first) / (time.monotonic() - started))
+        if step < problem.total and time.monotonic() - saved >= SAVE_SECONDS:
+            saved = time.monotonic()
             arrays, meta = pack_training({"module": module}, {"optimizer": optimizer}, {"views": views})
             run.save_state(arrays, {**meta, "step": step})
 
 
 def _closure(
-    problem: Problem, optimizer: SAM, first: Tensor, second: Tensor, indices: Tensor, said: list[dict[str, float]]
+    problem: Problem, optimizer: SAM, first: Tensor, second: Tensor, indices: Tensor, said: list[dict[str, Tensor]]
 ) -> Callable[..., Tensor]:
     """Loss and gradient of a batch, or of some rows of it; the named parts of every pass go to ``said``."""
 
@@ -180,11 +186,11 @@ def settle_batch_norms(problem: Problem, config: Config, run: Run) -> None:
     Running averages lag behind by some tens of steps, which is all of a short training.
     """
     batch_size = min(config.batch_size, problem.count)
-    views = torch.Generator().manual_seed(run.seed)
+    views = torch.Generator(run.device).manual_seed(run.seed)
 
     def drawn() -> Iterator[Tensor]:
         for epoch in range(SETTLING_BATCHES):
-            for indices in batches(problem.count, batch_size, epoch, run.seed):
+            for indices in batches(problem.count, batch_size, epoch, run.seed, run.device):
                 yield problem.view(indices, views)
 
     with torch.no_grad():
@@ -201,8 +207,12 @@ def _resume(run: Run, module: nn.Module, optimizer: torch.optim.Optimizer, views
     return int(meta["step"])
 
 
-def _report(problem: Problem, run: Run, step: int, parts: dict[str, float], pace: float) -> None:
-    values = {**parts, **{f"held_out_{name}": value for name, value in problem.held_out().items()}}
+def _report(problem: Problem, run: Run, step: int, parts: dict[str, Tensor], pace: float) -> None:
+    found = torch.stack(list(parts.values())).tolist()
+    values = {
+        **dict(zip(parts, found, strict=True)),
+        **{f"held_out_{name}": value for name, value in problem.held_out().items()},
+    }
     if not np.isfinite(list(values.values())).all():
         raise MethodError(f"the training diverged at step {step}: {values}; a smaller lr may help")
     for name, value in values.items():

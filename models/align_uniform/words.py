@@ -13,6 +13,7 @@ from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.core.augment import uniform
 from models.core.inputs import Float64, Int64
 
 PAD, NO_WORD = 0, 1
@@ -50,16 +51,16 @@ def word_view(tokens: Tensor, crop: float, dropout: float, generator: torch.Gene
 
     Args:
         tokens: int32 ``(B, L)`` as of :func:`token_matrix`.
-        generator: a CPU generator.
+        generator: on the CPU or the device of ``tokens``.
     """
     count, length = tokens.shape
     words = (tokens != PAD).sum(dim=1, keepdim=True)
-    share, place = torch.rand((2, count, 1), generator=generator).to(tokens.device)
+    share, place = uniform((2, count, 1), generator, tokens.device)
     kept = (words * (crop + (1 - crop) * share)).ceil().clamp_min(1)
     start = ((words - kept + 1) * place).floor()
     position = torch.arange(length, device=tokens.device)
     inside = (position >= start) & (position < start + kept)
-    chosen = inside & (torch.rand((count, length), generator=generator).to(tokens.device) >= dropout)
+    chosen = inside & (uniform((count, length), generator, tokens.device) >= dropout)
     chosen |= inside & ~chosen.any(dim=1, keepdim=True)
     view: Tensor = tokens * chosen
     return view

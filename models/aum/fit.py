@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +12,16 @@ import torch.nn.functional as F
 
 from models.aum.network import Classifier
 from models.aum.stages import Stages
+from models.core.classifiers import logits_of
 from models.core.devices import pick_device
 from models.core.early_stopping import EarlyStopper
 from models.core.margins import Margins
 from models.core.optim import SAM
+from models.core.supervised import shift_and_mirror
 from models.core.trainer_options import EarlyStopping, SharpnessAware
-from models.core.training import pack_training, unpack_training
+from models.core.training import Resumable, pack_training, unpack_training
 
-_PAD = 4  # pixels of the random crop
+_SHIFT = 4  # pixels, at most, of augmentation
 
 
 def derive_seed(seed: int, *path: int) -> int:
@@ -129,50 +130,30 @@ def fit(
             network.parameters(), lr=schedule.learning_rate, momentum=0.9, nesterov=True,
             weight_decay=schedule.weight_decay, foreach=True,
         )  # fmt: skip
-        steps = schedule.epochs * len(_sizes(len(targets), schedule.batch_size))
+        steps = schedule.epochs * len(batch_sizes(len(targets), schedule.batch_size))
         optimizer = SAM(base, schedule.sharpness_aware, network, total_steps=steps)
         order = torch.Generator().manual_seed(seed)
-        parts = ({"network": network}, {"optimizer": optimizer}, {"order": order})
-        for epoch in range(_resume(stages, name, parts, margins, watch), schedule.epochs):
+        others: dict[str, Resumable] = {} if watch is None else {"stopping": watch.stopper}
+        if margins is not None:
+            others["margins"] = margins
+        parts = ({"network": network}, {"optimizer": optimizer}, {"order": order}, others)
+        resumed, first = stages.resume_point(name), 0
+        if resumed is not None:
+            arrays, facts = resumed
+            unpack_training(arrays, facts["training"], *parts)
+            first = facts["epoch"]
+        for epoch in range(first, schedule.epochs):
             optimizer.param_groups[0]["lr"] = schedule.rate(epoch)
             recording = margins if epoch >= skip_epochs else None
             _epoch(stages, name, network, optimizer, inputs, targets, schedule, order, epoch, recording)
             if watch is not None and watch.update(network, inputs):
                 break
             if epoch + 1 < schedule.epochs:
-                _save(stages, name, parts, margins, watch, epoch + 1)
+                arrays, packed = pack_training(*parts)
+                stages.save(name, arrays, {"training": packed, "epoch": epoch + 1})
         if watch is not None:
             watch.end(network)
     return network.eval()
-
-
-_Parts = tuple[Mapping[str, torch.nn.Module], Mapping[str, torch.optim.Optimizer], Mapping[str, torch.Generator]]
-
-
-def _save(stages: Stages, name: str, parts: _Parts, margins: Margins | None, watch: Watch | None, epoch: int) -> None:
-    arrays, training = pack_training(*parts)
-    facts: dict[str, Any] = {"training": training, "epoch": epoch}
-    if margins is not None:
-        arrays |= {f"margins/{key}": array for key, array in margins.state().items()}
-    if watch is not None:
-        kept, facts["stopping"] = watch.stopper.state()
-        arrays |= {f"stopping/{key}": array for key, array in kept.items()}
-    stages.save(name, arrays, facts)
-
-
-def _resume(stages: Stages, name: str, parts: _Parts, margins: Margins | None, watch: Watch | None) -> int:
-    """Restore what :func:`_save` stored; the epoch to go on with."""
-    resumed = stages.resume_point(name)
-    if resumed is None:
-        return 0
-    arrays, facts = resumed
-    unpack_training(arrays, facts["training"], *parts)
-    if margins is not None:
-        margins.restore({k.removeprefix("margins/"): a for k, a in arrays.items() if k.startswith("margins/")})
-    if watch is not None:
-        kept = {k.removeprefix("stopping/"): a for k, a in arrays.items() if k.startswith("stopping/")}
-        watch.stopper.load_state(kept, facts["stopping"])
-    return int(facts["epoch"])
 
 
 def _epoch(
@@ -196,7 +177,7 @@ def _epoch(
         chosen = indices.to(inputs.device)
         batch, labels = inputs[chosen], targets[chosen]
         if schedule.augment and batch.ndim == 4:
-            batch = crop_and_flip(batch, order)
+            batch = shift_and_mirror(batch, _SHIFT, order)
         passes: list[torch.Tensor] = []
         closure = partial(_backward, network, optimizer, batch, labels, passes)
         loss = optimizer.step(closure, samples=len(labels))
@@ -226,7 +207,7 @@ def _backward(
     return loss.detach()
 
 
-def _sizes(samples: int, size: int) -> list[int]:
+def batch_sizes(samples: int, size: int) -> list[int]:
     """Sizes of the batches of an epoch; a last batch of one joins the one before, as batch norm needs two."""
     full, rest = divmod(samples, size)
     sizes = [size] * full + ([rest] if rest else [])
@@ -237,25 +218,4 @@ def _sizes(samples: int, size: int) -> list[int]:
 
 def _batches(samples: int, size: int, order: torch.Generator) -> Iterator[torch.Tensor]:
     """A random partition of all positions."""
-    return iter(torch.split(torch.randperm(samples, generator=order), _sizes(samples, size)))
-
-
-def crop_and_flip(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Random crops after padding by four zero pixels, and random mirror images; ``(B, C, H, W)`` in and out."""
-    count, _, height, width = batch.shape
-    padded = F.pad(batch, (_PAD, _PAD, _PAD, _PAD))
-    top, left = torch.randint(0, 2 * _PAD + 1, (2, count, 1), generator=generator).to(batch.device)
-    flipped = torch.randint(0, 2, (count, 1), generator=generator).to(batch.device).bool()
-    rows = top + torch.arange(height, device=batch.device)
-    ascending = torch.arange(width, device=batch.device)
-    columns = left + torch.where(flipped, ascending.flip(0), ascending)
-    sample = torch.arange(count, device=batch.device)[:, None, None]
-    return padded[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-@torch.inference_mode()
-def logits_of(network: Classifier, inputs: torch.Tensor, batch_size: int = 512) -> torch.Tensor:
-    """Logits of all inputs with the network in evaluation mode, float32 ``(N, outputs)`` on the CPU."""
-    network.eval()
-    device = network.mean.device
-    return torch.cat([network(batch.to(device)).float().cpu() for batch in torch.split(inputs, batch_size)])
+    return iter(torch.split(torch.randperm(samples, generator=order), batch_sizes(samples, size)))

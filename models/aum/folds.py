@@ -12,8 +12,10 @@ from models.aum.features import Features
 from models.aum.fit import Schedule, derive_seed, fit
 from models.aum.stages import Stages
 from models.aum.thresholds import draw_threshold_sets
+from models.core.devices import pick_device
 from models.core.inputs import Float32, Float64, Int64
 from models.core.margins import MarginKind, Margins
+from models.core.training import Arrays
 
 
 @dataclass(frozen=True)
@@ -73,30 +75,60 @@ def run_folds(stages: Stages, features: Features, labels: Int64, classes: int, p
         NonFiniteLogitsError: training diverged.
         ValueError: the disjoint threshold sets do not fit.
     """
-    sets = draw_threshold_sets(len(labels), plan.threshold_count, plan.folds, derive_seed(seed, 0))
+    sets = threshold_sets(len(labels), plan, seed)
     results = []
     for fold, (name, chosen) in enumerate(zip(plan.names, sets, strict=True)):
         result = stages.result(name)
         if result is None:
-            margins = _count_margins(stages, name, features, labels, classes, chosen, plan, derive_seed(seed, 1, fold))
+            margins = _count_margins(stages, name, features, labels, classes, chosen, plan, fold_seed(seed, fold))
             result = {
                 "aum": margins.aum().cpu().numpy(),
                 "last": margins.last.cpu().numpy(),
                 "logit_sums": margins.logit_sums.cpu().numpy(),
                 "trajectory": margins.trajectory.cpu().numpy(),
             }
-            result["logit_sums"][chosen] = 0
             stages.finish(name, result)
         results.append(result)
-    eligible = np.full(len(labels), plan.folds)
-    for chosen in sets:
+    return gather_folds(sets, results, plan)
+
+
+def threshold_sets(samples: int, plan: FoldPlan, seed: int) -> list[Int64]:
+    """Threshold samples of each fold of the run with this seed.
+
+    Raises:
+        ValueError: the disjoint sets do not fit.
+    """
+    return draw_threshold_sets(samples, plan.threshold_count, plan.folds, derive_seed(seed, 0))
+
+
+def fold_seed(seed: int, fold: int) -> int:
+    """Seed of one fold's training."""
+    return derive_seed(seed, 1, fold)
+
+
+def relabelled(labels: Int64, chosen: Int64, classes: int) -> torch.Tensor:
+    """What a fold learns: the labels, with its threshold samples in class ``classes``; int64 ``(N,)``."""
+    targets = torch.from_numpy(labels.copy())
+    targets[torch.from_numpy(chosen)] = classes
+    return targets
+
+
+def gather_folds(sets: list[Int64], results: list[Arrays], plan: FoldPlan) -> FoldRuns:
+    """All folds together: of each ``aum``, ``last`` and ``logit_sums`` as :class:`Margins` has them, and ``trajectory``
+    where the plan keeps them."""
+    eligible = np.full(len(results[0]["aum"]), plan.folds)
+    sums = np.zeros(results[0]["logit_sums"].shape, dtype=np.float32)
+    for chosen, result in zip(sets, results, strict=True):
         eligible[chosen] -= 1
+        judged = np.ones(len(eligible), dtype=bool)
+        judged[chosen] = False
+        sums[judged] += result["logit_sums"][judged]
     counted = np.where(eligible > 0, eligible * (plan.schedule.epochs - plan.skip_epochs), np.nan)
     return FoldRuns(
         sets,
         np.stack([result["aum"] for result in results]),
         np.stack([result["last"] for result in results]),
-        (np.sum([result["logit_sums"] for result in results], axis=0) / counted[:, None]).astype(np.float32),
+        (sums / counted[:, None]).astype(np.float32),
         np.stack([result["trajectory"] for result in results]) if plan.trajectories else None,
     )
 
@@ -111,13 +143,12 @@ def _count_margins(
     plan: FoldPlan,
     seed: int,
 ) -> Margins:
-    targets = torch.from_numpy(labels.copy())
-    targets[torch.from_numpy(chosen)] = classes
     margins = Margins(
-        len(labels), classes, epochs=plan.schedule.epochs if plan.trajectories else 0, kind=plan.margin
+        len(labels), classes, epochs=plan.schedule.epochs if plan.trajectories else 0, kind=plan.margin,
+        device=pick_device(stages.run.device),
     )  # fmt: skip
     fit(
-        stages, name, lambda: features.network(classes + 1), features.inputs, targets, plan.schedule,
-        seed=seed, margins=margins, skip_epochs=plan.skip_epochs,
+        stages, name, lambda: features.network(classes + 1), features.inputs, relabelled(labels, chosen, classes),
+        plan.schedule, seed=seed, margins=margins, skip_epochs=plan.skip_epochs,
     )  # fmt: skip
     return margins

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from models.aum.evaluate import evaluate_method
-from models.aum.features import image_tensor
-from models.aum.fit import logits_of
 from models.aum.network import Classifier
 from models.aum.schema import Config, Params
-from models.aum.text import TextTransform
 from models.aum.train import read_networks, train_classifier
 from models.core.checkpoint import Checkpoint
+from models.core.classifiers import batch_tensor, logits_of
 from models.core.dataset import Dataset
 from models.core.figures import Figures
 from models.core.inputs import Float32
 from models.core.method import Method
 from models.core.run import Run
+from models.core.text import TextTransform
 
 
 class Aum(Method[Params, Config]):
@@ -42,11 +40,7 @@ class Aum(Method[Params, Config]):
 
     def predict(self, inputs: Any, params: Params) -> Sequence[Float32]:
         """Float32 ``(C,)`` probabilities of each input: uint8 ``(N, H, W, C)``, float32 ``(N, D)`` or texts."""
-        if self._text is not None:
-            tensor = torch.from_numpy(self._text.vectors(inputs))
-        else:
-            array = np.asarray(inputs)
-            tensor = image_tensor(array) if array.ndim == 4 else torch.from_numpy(np.asarray(array, dtype=np.float32))
+        tensor = batch_tensor(inputs if self._text is None else self._text.vectors(inputs))
         return list(logits_of(self._network, tensor).softmax(dim=1).numpy())
 
     @classmethod

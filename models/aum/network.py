@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.core.classifiers import Standardised
+
 Architecture = Literal["small-cnn", "resnet32", "mlp"]
 
 
-class Classifier(nn.Module):
+class Classifier(Standardised):
     """Standardises its inputs, then gives logits ``(B, outputs)``.
 
     Args:
-        mean, std: per channel ``(C, 1, 1)`` of pictures or per feature ``(D,)`` of vectors, in input units.
         shape: ``(C, H, W)`` of a picture or ``(D,)`` of a vector.
     """
-
-    mean: torch.Tensor
-    std: torch.Tensor
 
     def __init__(
         self, architecture: Architecture, shape: tuple[int, ...], outputs: int, mean: torch.Tensor, std: torch.Tensor
     ) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
         if architecture == "mlp":
-            size = 1
-            for extent in shape:
-                size *= extent
-            self.body: nn.Module = _mlp(size, outputs)
+            body: nn.Module = _mlp(prod(shape), outputs)
         elif architecture == "resnet32":
-            self.body = ResNet(shape[0], outputs)
+            body = ResNet(shape[0], outputs)
         else:
-            self.body = _small_cnn(shape, outputs)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Logits of uint8 ``(B, C, H, W)`` or float32 ``(B, D)`` inputs."""
-        logits: torch.Tensor = self.body((inputs.float() - self.mean) / self.std)
-        return logits
+            body = _small_cnn(shape, outputs)
+        super().__init__(body, mean, std)
 
 
 def _mlp(size: int, outputs: int, width: int = 128) -> nn.Module:

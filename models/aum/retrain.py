@@ -10,9 +10,10 @@ import torch
 from scipy import stats
 
 from models.aum.features import Features
-from models.aum.fit import Schedule, derive_seed, fit, logits_of
+from models.aum.fit import Schedule, derive_seed, fit
 from models.aum.ranking import Bools
 from models.aum.stages import Stages
+from models.core.classifiers import logits_of
 from models.core.dataset import Dataset
 from models.core.inputs import Float64, Int64
 from models.core.method import MethodError

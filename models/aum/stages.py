@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.core.run import Run
-from models.core.training import Arrays
+from models.core.training import Arrays, under
 
 _REPORT_SECONDS = 0.1
 _TRAINING_SHARE = 0.97  # of the progress; the rest is ranking and report
@@ -33,11 +33,9 @@ class Stages:
 
     def _read(self, arrays: Arrays, meta: Mapping[str, Any]) -> None:
         for name in meta["finished"]:
-            prefix = f"finished/{name}|"
-            self._finished[name] = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+            self._finished[name] = under(f"finished/{name}|", arrays)
         if meta["current"] is not None:
-            kept = {k.removeprefix("current/"): a for k, a in arrays.items() if k.startswith("current/")}
-            self._current = (meta["current"], kept, dict(meta["facts"]))
+            self._current = (meta["current"], under("current/", arrays), dict(meta["facts"]))
 
     def result(self, name: str) -> Arrays | None:
         """What :meth:`finish` stored for this stage, or None when it has not finished."""

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
 
 from models.aum.features import Features, extract_features
-from models.aum.fit import Schedule, Watch, derive_seed, fit, logits_of
+from models.aum.fit import Schedule, Watch, derive_seed, fit
 from models.aum.network import Classifier
 from models.aum.schema import Config
 from models.aum.stages import Stages
 from models.aum.stopping import begin_watch
-from models.aum.text import TextTransform
-from models.core.checkpoint import Checkpoint, CheckpointConfig, CheckpointError
+from models.core.checkpoint import Checkpoint, CheckpointConfig
+from models.core.classifiers import described, logits_of
 from models.core.dataset import Dataset
 from models.core.early_stopping import check_noise_rate, stopping_figures
 from models.core.figures import Figure, Figures
 from models.core.inputs import Int64
 from models.core.method import MethodError
 from models.core.run import Run
+from models.core.text import TextTransform
 
 STAGE = "train"
 
@@ -136,14 +135,7 @@ def read_networks(checkpoint: Checkpoint) -> tuple[Classifier, TextTransform | N
     Raises:
         CheckpointError: the checkpoint is damaged.
     """
-    config = checkpoint.config
-    try:
-        facts: dict[str, Any] = config.outputs
-        architecture, shape = facts["architecture"], tuple(int(extent) for extent in facts["shape"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint.folder.name}: its outputs name no architecture and shape") from error
-    moments = (shape[0], 1, 1) if len(shape) == 3 else shape
-    network = Classifier(architecture, shape, len(config.class_names), torch.zeros(moments), torch.ones(moments))
-    text = TextTransform(shape[0]) if config.input.kind == "text" else None
+    network = described(checkpoint, Classifier)
+    text = TextTransform(network.mean.numel()) if checkpoint.config.input.kind == "text" else None
     checkpoint.load_into(as_module(network, text))
     return network.eval(), text

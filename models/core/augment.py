@@ -1,6 +1,7 @@
 """Random views of pictures, one batch at a time: crop, flip, colour jitter, greyscale.
 
-The random numbers come from a CPU generator whatever the device, so a seed means the same views everywhere.
+The random numbers come from the device of the generator. One on the CPU means the same views whatever the device of
+the pictures; one on the device of the pictures spares a copy, which waits for all work that is queued there.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def augment(images: Tensor, policy: ViewPolicy, generator: torch.Generator) -> T
 
     Args:
         images: uint8, or float in [0, 1], ``(B, C, H, W)`` with C 1 or 3.
-        generator: a CPU generator; it is advanced by the same amount for every batch of this size and channel count.
+        generator: on the CPU or the device of ``images``; it is advanced by the same amount for every batch of this
+            size and channel count.
 
     Returns:
         float32 ``(B, C, size, size)`` in [0, 1] on the device of ``images``.
@@ -57,7 +59,7 @@ def augment(images: Tensor, policy: ViewPolicy, generator: torch.Generator) -> T
     if policy.jitter > 0:
         views = colour_jitter(views, policy, generator)
     if images.shape[1] == 3 and policy.grey > 0:
-        chosen = _uniform(len(images), generator, views.device) < policy.grey
+        chosen = uniform((len(images),), generator, views.device) < policy.grey
         views = torch.where(chosen.view(-1, 1, 1, 1), _grey(views), views)
     return views
 
@@ -69,7 +71,7 @@ def random_resized_crop(images: Tensor, policy: ViewPolicy, generator: torch.Gen
         images: float32 ``(B, C, H, W)``.
     """
     count = len(images)
-    area, ratio, across, down, mirror = torch.rand((5, count), generator=generator).to(images.device)
+    area, ratio, across, down, mirror = uniform((5, count), generator, images.device)
     area = policy.crop_scale + (1 - policy.crop_scale) * area
     aspect = torch.exp((2 * ratio - 1) * math.log(4 / 3))
     width, height = torch.sqrt(area * aspect).clamp_max(1), torch.sqrt(area / aspect).clamp_max(1)
@@ -91,7 +93,7 @@ def colour_jitter(images: Tensor, policy: ViewPolicy, generator: torch.Generator
         images: float32 ``(B, C, H, W)`` in [0, 1].
     """
     count, channels = images.shape[:2]
-    draws = torch.rand((5, count), generator=generator).to(images.device)
+    draws = uniform((5, count), generator, images.device)
     applied = (draws[0] < policy.jitter_probability).view(-1, 1, 1, 1)
     brightness, contrast, saturation = (1 + policy.jitter * (2 * draws[1:4] - 1)).view(3, -1, 1, 1, 1)
     changed = (images * brightness).clamp(0, 1)
@@ -125,5 +127,6 @@ def _grey(images: Tensor) -> Tensor:
     return grey
 
 
-def _uniform(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    return torch.rand(count, generator=generator).to(device)
+def uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Float32 numbers in [0, 1) drawn where ``generator`` lives, on ``device``."""
+    return torch.rand(shape, generator=generator, device=generator.device).to(device)

@@ -47,6 +47,10 @@ class JobKind(BaseModel):
     run: str
     dataset: Literal["required", "optional", "none"] = "required"
     inputs: list[Literal["image", "vector", "text", "pairs"]] = []
+    publishes: bool = Field(
+        default=False,
+        description="it serves a version, named by its parameter `version`; a taken name is refused before the work",
+    )
     page: str = Field(default="", description="the list in the result that GET result pages by offset and limit")
     filters: dict[str, str] = Field(default={}, description="query parameter -> field of that list's items")
 

@@ -16,6 +16,7 @@ from models.core.classifiers import (
     Architecture,
     Classifier,
     as_tensor,
+    batch_tensor,
     build_classifier,
     input_spec,
     logits_of,
@@ -53,12 +54,7 @@ class ClassifierMethod(Method[ParamsT, ConfigT]):
 
     def predict(self, inputs: Any, params: ParamsT) -> Sequence[Float32]:
         """Float32 ``(C,)`` probabilities of uint8 ``(N, H, W, C)`` or float32 ``(N, D)``."""
-        array = np.asarray(inputs)
-        if array.ndim == 4:
-            tensor = torch.from_numpy(array.transpose(0, 3, 1, 2).copy())
-        else:
-            tensor = torch.from_numpy(np.asarray(array, dtype=np.float32))
-        return list(logits_of(self.network, tensor).softmax(dim=1).numpy())
+        return list(logits_of(self.network, batch_tensor(inputs)).softmax(dim=1).numpy())
 
     @classmethod
     def train(cls, dataset: Dataset, config: ConfigT, run: Run) -> Checkpoint:
@@ -191,8 +187,17 @@ def user_figures(checkpoint: Checkpoint, dataset: Dataset, device: str) -> list[
     """Accuracy and cross-entropy of a checkpoint on a labelled data set, matched by class name."""
     spec = checkpoint.config.input
     assert isinstance(spec, ImageSpec | VectorSpec)
-    labels = match_labels(dataset, checkpoint.config.class_names)
     logits = logits_of(read_classifier(checkpoint).to(pick_device(device)), as_tensor(dataset, spec))
+    return label_figures(logits, dataset, checkpoint.config.class_names)
+
+
+def label_figures(logits: Tensor, dataset: Dataset, class_names: list[str]) -> list[Figure]:
+    """Accuracy and cross-entropy of ``logits`` ``(N, C)`` of the classes ``class_names`` on a data set's labels.
+
+    Raises:
+        MethodError: a class of the data set is unknown; names it.
+    """
+    labels = match_labels(dataset, class_names)
     setting = f"{dataset.name or 'data set'}, N={len(labels):,}"
     right = float((logits.argmax(dim=1) == labels).double().mean())
     entropy = float(F.cross_entropy(logits.double(), labels))

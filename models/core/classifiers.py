@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,45 +16,59 @@ from models.core.dataset import Dataset
 from models.core.inputs import ImageSpec, VectorSpec
 from models.core.method import MethodError
 
+NetworkT = TypeVar("NetworkT", bound="Standardised")
 Architecture = Literal["mlp", "small-cnn", "two-conv", "wrn-10-2", "wrn-28-10"]
 
 
-class Classifier(nn.Module):
-    """Logits ``(B, classes)`` of uint8 ``(B, C, H, W)`` or float32 ``(B, D)``.
+class Standardised(nn.Module):
+    """Logits ``(B, classes)`` by ``body`` of standardised inputs, uint8 ``(B, C, H, W)`` or float32 ``(B, D)``.
 
     Args:
         mean, std: per channel ``(C, 1, 1)`` of pictures or per feature ``(D,)`` of vectors, in input units.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, body: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        self.body = body
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.body((inputs.float() - self.mean) / self.std)
+        return logits
+
+
+class Classifier(Standardised):
+    """One of the networks of :data:`Architecture`.
+
+    Args:
         shape: ``(C, H, W)`` or ``(D,)``.
 
     Raises:
         ValueError: the architecture takes pictures, or larger ones.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self, architecture: Architecture, shape: tuple[int, ...], classes: int, mean: Tensor, std: Tensor
     ) -> None:
-        super().__init__()
-        if architecture != "mlp" and len(shape) != 3:
-            raise ValueError(f"encoder: {architecture} takes pictures")
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-        if architecture == "mlp":
-            self.body: nn.Module = _mlp(prod(shape), classes)
-        elif architecture == "small-cnn":
-            self.body = _small_cnn(shape, classes)
-        elif architecture == "two-conv":
-            self.body = _two_conv(shape, classes)
-        else:
-            depth, width = (int(number) for number in architecture.split("-")[1:])
-            self.body = WideResNet(shape[0], classes, depth, width, stem_stride=2 if depth == 10 else 1)
+        super().__init__(_body(architecture, shape, classes), mean, std)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Logits."""
-        logits: Tensor = self.body((inputs.float() - self.mean) / self.std)
-        return logits
+
+def _body(architecture: Architecture, shape: tuple[int, ...], classes: int) -> nn.Module:
+    if architecture == "mlp":
+        return _mlp(prod(shape), classes)
+    if len(shape) != 3:
+        raise ValueError(f"encoder: {architecture} takes pictures")
+    if architecture == "small-cnn":
+        return _small_cnn(shape, classes)
+    if architecture == "two-conv":
+        return _two_conv(shape, classes)
+    depth, width = (int(number) for number in architecture.split("-")[1:])
+    return WideResNet(shape[0], classes, depth, width, stem_stride=2 if depth == 10 else 1)
 
 
 def _mlp(size: int, classes: int) -> nn.Module:
@@ -168,7 +183,7 @@ def as_tensor(dataset: Dataset, spec: ImageSpec | VectorSpec) -> Tensor:
         InputError: the data set holds something else.
     """
     if isinstance(spec, ImageSpec):
-        return torch.from_numpy(dataset.images(spec).transpose(0, 3, 1, 2).copy())
+        return batch_tensor(dataset.images(spec))
     vectors = dataset.vectors()
     if vectors.shape[1] != spec.size:
         raise MethodError(f"dataset: expected vectors of {spec.size} numbers, got {vectors.shape[1]}")
@@ -176,6 +191,14 @@ def as_tensor(dataset: Dataset, spec: ImageSpec | VectorSpec) -> Tensor:
     if len(broken):
         raise MethodError(f"dataset: row {broken[0]} holds NaN or infinite values")
     return torch.from_numpy(np.ascontiguousarray(vectors))
+
+
+def batch_tensor(inputs: Any) -> Tensor:
+    """Inputs of ``predict``, uint8 ``(N, H, W, C)`` or float32 ``(N, D)``, as a classifier takes them."""
+    array = np.asarray(inputs)
+    if array.ndim == 4:
+        return torch.from_numpy(array.transpose(0, 3, 1, 2).copy())
+    return torch.from_numpy(np.asarray(array, dtype=np.float32))
 
 
 def build_classifier(architecture: Architecture, inputs: Tensor, classes: int) -> Classifier:
@@ -196,7 +219,17 @@ def build_classifier(architecture: Architecture, inputs: Tensor, classes: int) -
 
 
 def read_classifier(checkpoint: Checkpoint) -> Classifier:
-    """The network of a checkpoint whose ``outputs`` name ``architecture`` and ``shape``, in evaluation mode.
+    """The network of a checkpoint, in evaluation mode; see :func:`described`."""
+    network = described(checkpoint, Classifier)
+    checkpoint.load_into(network)
+    return network.eval()
+
+
+def described(checkpoint: Checkpoint, kind: Callable[..., NetworkT]) -> NetworkT:
+    """The untrained network whose ``architecture`` and ``shape`` the checkpoint's ``outputs`` name.
+
+    Args:
+        kind: takes what :class:`Classifier` takes.
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another method.
@@ -206,15 +239,13 @@ def read_classifier(checkpoint: Checkpoint) -> Classifier:
         architecture, shape = facts["architecture"], tuple(int(extent) for extent in facts["shape"])
         moments = (shape[0], 1, 1) if len(shape) == 3 else shape
         classes = len(checkpoint.config.class_names)
-        network = Classifier(architecture, shape, classes, torch.zeros(moments), torch.ones(moments))
+        return kind(architecture, shape, classes, torch.zeros(moments), torch.ones(moments))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.folder.name}: its outputs name no architecture and shape") from error
-    checkpoint.load_into(network)
-    return network.eval()
 
 
 @torch.no_grad()
-def logits_of(network: Classifier, inputs: Tensor, batch_size: int = 1000) -> Tensor:
+def logits_of(network: Standardised, inputs: Tensor, batch_size: int = 1000) -> Tensor:
     """Logits with the network in evaluation mode, float32 ``(N, classes)`` on the CPU."""
     network.eval()
     device = network.mean.device

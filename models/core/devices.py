@@ -24,6 +24,11 @@ def pick_device(setting: str = "auto") -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """The accelerator's name, or ``CPU``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Mixed precision on ``device``; a no-op for float32."""
     if precision == "float32":

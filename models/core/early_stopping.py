@@ -7,7 +7,7 @@ late (Li, Soltanolkotabi & Oymak, AISTATS 2020). The trainer calls :meth:`EarlyS
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -165,6 +165,20 @@ class EarlyStopper:
         self._predictions = torch.from_numpy(np.array(arrays["predictions"])) if "predictions" in arrays else None
         self.curve = [dict(row) for row in facts["curve"]]
         self.stopped_at, self._chosen = facts["stopped_at"], facts["chosen"]
+
+
+def replay(options: EarlyStopping, accuracies: Sequence[float], held_out: int) -> int:
+    """The 1-based epoch that the rule ``noisy-validation`` of ``options`` keeps of a training that is over.
+
+    Args:
+        accuracies: on held-out labels, one an epoch.
+        held_out: samples behind them.
+    """
+    stopper = EarlyStopper(options, nn.Module(), held_out)
+    for accuracy in accuracies:
+        if stopper.update(accuracy=accuracy):
+            break
+    return stopper.chosen
 
 
 def _weights(module: nn.Module) -> Weights:

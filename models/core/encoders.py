@@ -66,11 +66,10 @@ def encode(module: nn.Module, images: Tensor, *, device: torch.device | str, bat
     module.eval()
     outputs = []
     for batch in torch.split(images, batch_size):
-        on_device = batch.to(device)
-        if on_device.ndim < 4:
-            outputs.append(module(on_device).float().cpu())
-            continue
-        unit = on_device.float() / 255 if on_device.dtype == torch.uint8 else on_device
-        outputs.append(module(unit.contiguous(memory_format=torch.channels_last)).float().cpu())
+        inputs = batch.to(device)
+        if inputs.ndim == 4:
+            inputs = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        outputs.append(module(inputs).float())
     module.train(was_training)
-    return torch.cat(outputs)
+    return torch.cat(outputs).cpu()

@@ -50,6 +50,14 @@ class JobContext(Run):
         """
         raise ValueError(f"nothing serves versions of {slug} here")
 
+    def check_free(self, slug: str, name: str | None = None) -> None:
+        """Check that :meth:`publish` would take the name; whoever runs a job that publishes does so before its work.
+
+        Raises:
+            ValueError: the name is taken, or nothing serves versions here.
+        """
+        raise ValueError(f"nothing serves versions of {slug} here")
+
     @abstractmethod
     def checkpoint(self, model: str) -> Checkpoint:
         """Open the checkpoint of ``slug`` or ``slug@version``.

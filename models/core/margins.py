@@ -7,13 +7,14 @@ NeurIPS 2020 (arXiv 2001.10528), equation 1. A trainer creates one :class:`Margi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from models.core.run import Run
+from models.core.training import Arrays
 
 MarginKind = Literal["logit", "probability"]
 
@@ -120,14 +121,14 @@ class Margins:
         self.last = torch.where(other.counts > 0, other.last, self.last)
         self.trajectory = torch.where(other.trajectory.isnan(), self.trajectory, other.trajectory)
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
         """All sums as arrays, to resume from."""
-        return {name: getattr(self, name).cpu().numpy().copy() for name in _STATE}
+        return {name: getattr(self, name).cpu().numpy().copy() for name in _STATE}, {}
 
-    def restore(self, state: dict[str, npt.NDArray[Any]]) -> None:
+    def load_state(self, arrays: Arrays, facts: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state` gave."""
         for name in _STATE:
-            setattr(self, name, torch.from_numpy(np.array(state[name])).to(self.sums.device))
+            setattr(self, name, torch.from_numpy(np.array(arrays[name])).to(self.sums.device))
 
     def save(self, run: Run, name: str = "margins.npz") -> None:
         """Write ``aum`` float64 ``(N,)`` and ``measurements`` int32 ``(N,)`` as an artifact of ``run``."""

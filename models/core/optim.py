@@ -47,18 +47,21 @@ def perturbation(
         directions = [g.sign() for g in scaled]
     else:
         # Relative to the largest entry: the powers neither overflow nor vanish, whatever the loss is scaled by.
-        top = nn.utils.get_total_norm(scaled, float("inf"))
-        units = [g / torch.where(top > 0, top, torch.ones_like(top)) for g in scaled]
+        units = list(torch._foreach_div(scaled, _divisor(nn.utils.get_total_norm(scaled, float("inf")))))
         if p == 2:
             norm, powers = nn.utils.get_total_norm(units), units
         else:
             q = p / (p - 1)
             norm = torch.stack([u.abs().pow(q).sum() for u in units]).sum() ** (1 / p)
             powers = [u.sign() * u.abs().pow(q - 1) for u in units]
-        directions = [u / torch.where(norm > 0, norm, torch.ones_like(norm)) for u in powers]
+        directions = list(torch._foreach_div(powers, _divisor(norm)))
     if scales is not None:
         directions = [d * t for d, t in zip(directions, scales, strict=True)]
-    return [rho * d for d in directions]
+    return list(torch._foreach_mul(directions, rho))
+
+
+def _divisor(norm: Tensor) -> Tensor:
+    return torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
 def adaptive_scales(parameters: Sequence[Tensor], eta: float = ASAM_ETA) -> list[Tensor]:
@@ -212,13 +215,13 @@ class SAM(torch.optim.Optimizer):
         """Weights plus ``offsets`` inside, exactly the weights afterwards, also after an exception."""
         weights = list(offsets)
         copies = [w.clone() for w in weights]
-        for weight, offset in offsets.items():
-            weight.add_(offset)
+        if weights:
+            torch._foreach_add_(weights, list(offsets.values()))
         try:
             yield
         finally:
-            for weight, copy in zip(weights, copies, strict=True):
-                weight.copy_(copy)
+            if weights:
+                torch._foreach_copy_(weights, copies)
 
     def _finite(self) -> bool:
         """Whether a scaled first pass can be used; its gradients are unscaled only by the scaler, once a step."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from models.core.run import Run, State
+from models.core.training import under
 
 Row = dict[str, float | int | str | None]
 _PREFIX = "part/"
@@ -69,8 +69,7 @@ def measure_parts(
         arrays, meta = stored
         rows = [dict(row) for row in meta["rows"]]
         if meta["part"] is not None:
-            kept = {name.removeprefix(_PREFIX): np.asarray(array) for name, array in arrays.items()}
-            current = kept, dict(meta["part"])
+            current = under(_PREFIX, arrays), dict(meta["part"])
     for number in range(len(rows), len(titles)):
         row = dict(measure(number, Part(run, titles, rows, current)))
         current = None

@@ -49,18 +49,27 @@ def knn_predict(
     rows = F.normalize(torch.as_tensor(np.asarray(gallery, dtype=np.float32)), dim=1)
     asked = F.normalize(torch.as_tensor(np.asarray(queries, dtype=np.float32)), dim=1)
     labels = torch.as_tensor(gallery_labels)
-    classes = int(labels.max()) + 1
     found = []
     for start in range(0, len(asked), _CHUNK):
         similarity = asked[start : start + _CHUNK] @ rows.T
         if leave_one_out:
             similarity.diagonal(start).fill_(-torch.inf)
-        values, neighbours = similarity.topk(k, dim=1)
-        votes = torch.zeros(len(similarity), classes)
-        votes.scatter_add_(1, labels[neighbours], 1 + values / (2 * k + 1))
-        found.append(votes.argmax(dim=1))
+        found.append(vote(similarity, labels, k))
     predicted: Int64 = torch.cat(found).numpy()
     return predicted
+
+
+def vote(similarity: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Majority class (int64) of the k most similar columns of each row, ties broken by the summed similarity.
+
+    Args:
+        similarity: float ``(M, N)``, in [-1, 1].
+        labels: int64 ``(N,)`` of the columns.
+    """
+    values, neighbours = similarity.topk(k, dim=1)
+    votes = torch.zeros(len(similarity), int(labels.max()) + 1)
+    votes.scatter_add_(1, labels[neighbours], 1 + values / (2 * k + 1))
+    return votes.argmax(dim=1)
 
 
 def knn_accuracy(

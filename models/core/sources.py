@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ import pooch
 from pyarrow import parquet
 
 from models.core.dataset import Dataset
+
+SECTIONS = 20  # of 58; each has at least 600 packages
 
 
 class DataUnavailableError(RuntimeError):
@@ -144,12 +147,28 @@ def _package_descriptions(source: Source, split: str) -> Dataset:
 
     The file is made on the user's machine, from lists that change with point releases: its hash is not fixed.
     """
-    path = data_home() / source.name / "package-descriptions.parquet"
-    if not path.exists():
-        raise DataUnavailableError(f"{source.title}: there is no {path}; {source.upstream}")
-    columns = parquet.read_table(path, filters=[("split", "=", split)]).to_pydict()
+    columns = _package_columns(source, split)
     pairs = list(zip(columns["description"], columns["synopsis"], strict=True))
     return Dataset("pairs", pairs, sample_ids=columns["package"], name=f"package-descriptions/{split}")
+
+
+def _package_sections(source: Source, split: str) -> Dataset:
+    """Descriptions labelled with their package's section of the archive, those of the 20 commonest sections."""
+    counts = Counter(_package_columns(source, "train")["section"])
+    names = sorted(name for name, _ in counts.most_common(SECTIONS))
+    columns = _package_columns(source, split)
+    kept = [index for index, section in enumerate(columns["section"]) if section in names]
+    labels = np.array([names.index(columns["section"][index]) for index in kept], dtype=np.int64)
+    texts, packages = ([columns[key][index] for index in kept] for key in ("description", "package"))
+    return Dataset("text", texts, labels, names, packages, name=f"package-sections/{split}")
+
+
+def _package_columns(source: Source, split: str) -> dict[str, list[str]]:
+    path = data_home() / "package-descriptions" / "package-descriptions.parquet"
+    if not path.exists():
+        raise DataUnavailableError(f"{source.title}: there is no {path}; {source.upstream}")
+    columns: dict[str, list[str]] = parquet.read_table(path, filters=[("split", "=", split)]).to_pydict()
+    return columns
 
 
 SOURCES: dict[str, Source] = {
@@ -199,6 +218,14 @@ SOURCES: dict[str, Source] = {
             "per package (GPL, MIT and alike): the licence of each Debian package's packaging",
             "`python scripts/package_descriptions.py` makes it from Debian's package lists",
             _package_descriptions,
+            splits=("train", "validation", "test"),
+        ),
+        Source(
+            "package-sections",
+            "Debian package descriptions and the 20 commonest of the archive's sections that they stand in",
+            "per package (GPL, MIT and alike): the licence of each Debian package's packaging",
+            "`python scripts/package_descriptions.py` makes it from Debian's package lists",
+            _package_sections,
             splits=("train", "validation", "test"),
         ),
         Source(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from models.core.optim import SAM
 from models.core.parts import Row
 from models.core.run import Run
 from models.core.trainer_options import EarlyStopping, SharpnessAware
-from models.core.training import pack_training, unpack_training
+from models.core.training import Parts, pack_training, unpack_training
 
 
 class DivergedError(MethodError):
@@ -38,7 +38,6 @@ class Recipe:
         cosine: the rate falls to zero along a half cosine; otherwise it is constant.
         shift: pictures are moved by up to this many pixels and mirrored at random; 0 is no augmentation.
         clip_norm: largest global gradient norm, or None.
-        steps: what makes the steps, for ablations.
     """
 
     epochs: int
@@ -51,7 +50,6 @@ class Recipe:
     clip_norm: float | None = None
     sharpness_aware: SharpnessAware = field(default_factory=SharpnessAware)
     early_stopping: EarlyStopping | None = None
-    steps: type[SAM] = SAM
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +140,7 @@ class _Training:
                 parameters, recipe.learning_rate, momentum, weight_decay=recipe.weight_decay, nesterov=momentum > 0
             )
         steps = self.per_epoch * recipe.epochs
-        self.optimizer = recipe.steps(
-            base, recipe.sharpness_aware, network, total_steps=steps, clip_norm=recipe.clip_norm
-        )  # fmt: skip
+        self.optimizer = SAM(base, recipe.sharpness_aware, network, total_steps=steps, clip_norm=recipe.clip_norm)
         self.order = torch.Generator().manual_seed(seed)
         stopping = recipe.early_stopping
         self.stopper = None if stopping is None else EarlyStopper(stopping, network, held_out)
@@ -159,13 +155,12 @@ class _Training:
         """One pass over all samples; the mean loss."""
         self.network.train()
         total, seen = torch.zeros((), device=inputs.device), 0
-        for number, rows in enumerate(self._batches(len(labels))):
+        for number, chosen in enumerate(self._batches(len(labels), inputs.device)):
             report(number / self.per_epoch)
             if self.recipe.cosine:
                 done = (len(self.curve) + number / self.per_epoch) / self.recipe.epochs
                 rate = self.recipe.learning_rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
                 self.optimizer.param_groups[0]["lr"] = rate
-            chosen = rows.to(inputs.device)
             batch, targets = inputs[chosen], labels[chosen]
             if self.recipe.shift and batch.ndim == 4:
                 batch = shift_and_mirror(batch, self.recipe.shift, self.order)
@@ -183,9 +178,9 @@ class _Training:
 
         return closure
 
-    def _batches(self, samples: int) -> Iterator[Tensor]:
+    def _batches(self, samples: int, device: torch.device) -> Iterator[Tensor]:
         """A random partition; a rest of less than half a batch joins the last one."""
-        order = torch.randperm(samples, generator=self.order)
+        order = torch.randperm(samples, generator=self.order).to(device)
         for number in range(self.per_epoch):
             last = number == self.per_epoch - 1
             yield order[number * self.batch :] if last else order[number * self.batch : (number + 1) * self.batch]
@@ -213,13 +208,8 @@ class _Training:
 
     def save(self, run: Run) -> None:
         """Write the resume point."""
-        parts = ({"network": self.network}, {"optimizer": self.optimizer}, {"order": self.order})
-        arrays, packed = pack_training(*parts)
-        meta: dict[str, Any] = {"training": packed, "curve": self.curve, "stopped": self.stopped}
-        if self.stopper is not None:
-            kept, meta["stopping"] = self.stopper.state()
-            arrays |= {f"stopping/{name}": array for name, array in kept.items()}
-        run.save_state(arrays, meta)
+        arrays, packed = pack_training(*self._parts())
+        run.save_state(arrays, {"training": packed, "curve": self.curve, "stopped": self.stopped})
 
     def resume(self, run: Run) -> None:
         """Go on from the resume point, where there is one."""
@@ -227,13 +217,12 @@ class _Training:
         if state is None:
             return
         arrays, meta = state
-        parts = ({"network": self.network}, {"optimizer": self.optimizer}, {"order": self.order})
-        unpack_training(arrays, meta["training"], *parts)
+        unpack_training(arrays, meta["training"], *self._parts())
         self.curve, self.stopped = [dict(row) for row in meta["curve"]], meta["stopped"]
-        if self.stopper is not None:
-            prefix = "stopping/"
-            kept = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-            self.stopper.load_state(kept, meta["stopping"])
+
+    def _parts(self) -> Parts:
+        others = {} if self.stopper is None else {"stopping": self.stopper}
+        return {"network": self.network}, {"optimizer": self.optimizer}, {"order": self.order}, others
 
     def result(self) -> Fitted:
         """The network with the weights to keep."""

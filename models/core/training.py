@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +13,36 @@ import torch
 Arrays = dict[str, npt.NDArray[Any]]
 
 
+class Resumable(Protocol):
+    """What else a training carries from epoch to epoch."""
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """Everything as arrays and JSON-serialisable facts."""
+
+    def load_state(self, arrays: Arrays, facts: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` gave."""
+
+
+Parts = tuple[
+    Mapping[str, torch.nn.Module],
+    Mapping[str, torch.optim.Optimizer],
+    Mapping[str, torch.Generator],
+    Mapping[str, Resumable],
+]
+
+
+def under(prefix: str, arrays: Arrays) -> Arrays:
+    """The arrays whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 def pack_training(
     modules: Mapping[str, torch.nn.Module],
     optimizers: Mapping[str, torch.optim.Optimizer],
     generators: Mapping[str, torch.Generator],
+    others: Mapping[str, Resumable] = MappingProxyType({}),
 ) -> tuple[Arrays, dict[str, Any]]:
-    """State of networks, optimisers and random generators (and torch's global one) as arrays and facts."""
+    """State of networks, optimisers, random generators (and torch's global one) and others as arrays and facts."""
     arrays: Arrays = {"rng/global": torch.get_rng_state().numpy()}
     meta: dict[str, Any] = {}
     for name, module in modules.items():
@@ -34,8 +59,17 @@ def pack_training(
                     arrays[f"optimizer/{name}/{index}/{slot}"] = value.detach().cpu().numpy()
                 else:
                     plain.setdefault(str(index), {})[slot] = value
-        meta[f"optimizer/{name}"] = {"param_groups": state["param_groups"], "plain": plain}
+        groups = [{key: _plain(value) for key, value in group.items()} for group in state["param_groups"]]
+        meta[f"optimizer/{name}"] = {"param_groups": groups, "plain": plain}
+    for name, other in others.items():
+        kept, meta[f"other/{name}"] = other.state()
+        arrays |= {f"other/{name}/{key}": array for key, array in kept.items()}
     return arrays, meta
+
+
+def _plain(value: Any) -> Any:
+    """A learning rate may be a tensor, as recorded steps need it; JSON keeps its number."""
+    return value.item() if isinstance(value, torch.Tensor) else value
 
 
 def unpack_training(
@@ -44,22 +78,21 @@ def unpack_training(
     modules: Mapping[str, torch.nn.Module],
     optimizers: Mapping[str, torch.optim.Optimizer],
     generators: Mapping[str, torch.Generator],
+    others: Mapping[str, Resumable] = MappingProxyType({}),
 ) -> None:
     """Restore in place what :func:`pack_training` packed."""
     torch.set_rng_state(torch.from_numpy(arrays["rng/global"]))
     for name, module in modules.items():
-        prefix = f"module/{name}/"
-        module.load_state_dict(
-            {key[len(prefix) :]: torch.from_numpy(np.array(a)) for key, a in arrays.items() if key.startswith(prefix)}
-        )
+        kept = under(f"module/{name}/", arrays)
+        module.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in kept.items()})
     for name, generator in generators.items():
         generator.set_state(torch.from_numpy(arrays[f"rng/{name}"]))
     for name, optimizer in optimizers.items():
         facts = meta[f"optimizer/{name}"]
         state: dict[int, dict[str, Any]] = {int(index): dict(slots) for index, slots in facts["plain"].items()}
-        prefix = f"optimizer/{name}/"
-        for key, array in arrays.items():
-            if key.startswith(prefix):
-                index, _, slot = key[len(prefix) :].partition("/")
-                state.setdefault(int(index), {})[slot] = torch.from_numpy(np.array(array))
+        for key, array in under(f"optimizer/{name}/", arrays).items():
+            index, _, slot = key.partition("/")
+            state.setdefault(int(index), {})[slot] = torch.from_numpy(np.array(array))
         optimizer.load_state_dict({"state": state, "param_groups": facts["param_groups"]})
+    for name, other in others.items():
+        other.load_state(under(f"other/{name}/", arrays), meta[f"other/{name}"])

@@ -124,6 +124,22 @@ class Versions:
         text = _Default(version=version.name).model_dump_json()
         self._store.put(f"versions/{version.entry.slug}/default.json", text.encode())
 
+    def check_free(self, slug: str, name: str, *, job: str | None = None) -> None:
+        """Check that :meth:`publish` would take the name, before hours of work on what is to be published.
+
+        Raises:
+            VersionExistsError: the name is taken, and not by ``job``.
+            ValueError: not a version name.
+        """
+        entry = self.registry[slug]
+        if not VERSION_PATTERN.match(name):
+            raise ValueError(f"{name!r} is not a version name: letters, digits, dot, dash and underscore")
+        if name in entry.all_shipped():
+            raise VersionExistsError(f"{slug}@{name} is a shipped version")
+        trained = self._trained(entry, name)
+        if trained is not None and (job is None or trained.record.job != job):
+            raise VersionExistsError(f"{slug}@{name} is there already")
+
     def publish(self, slug: str, name: str, folder: Path, *, owner: str, job: str | None = None) -> Version:
         """Copy a checkpoint folder into the store as ``slug@name``; it is served from then on.
 
@@ -134,14 +150,8 @@ class Versions:
             CheckpointError: the folder holds no checkpoint, or one of another method.
             ValueError: not a version name.
         """
+        self.check_free(slug, name, job=job)
         entry = self.registry[slug]
-        if not VERSION_PATTERN.match(name):
-            raise ValueError(f"{name!r} is not a version name: letters, digits, dot, dash and underscore")
-        trained = self._trained(entry, name)
-        if name in entry.all_shipped():
-            raise VersionExistsError(f"{slug}@{name} is a shipped version")
-        if trained is not None and (job is None or trained.record.job != job):
-            raise VersionExistsError(f"{slug}@{name} is there already")
         entry.checkpoint(folder)
         prefix = self._prefix(slug, name)
         for file in (WEIGHTS, CONFIG, FIGURES):

@@ -11,7 +11,7 @@ from models.core.checkpoint import Checkpoint
 from models.core.classification import architecture_of, check_labels, recipe_of, train_classifier
 from models.core.classifiers import as_tensor, build_classifier, input_spec
 from models.core.dataset import Dataset
-from models.core.early_stopping import FEW_SAMPLES, validation_split
+from models.core.early_stopping import hold_out
 from models.core.inputs import Int64
 from models.core.jobs import JobContext
 from models.core.method import MethodError
@@ -110,11 +110,7 @@ def _watch(dataset: Dataset, rate: float, config: Config, run: Run) -> dict[str,
     architecture, spec = architecture_of(dataset, config.encoder), input_spec(dataset, config.image_size)
     labels = torch.from_numpy(_corrupted(dataset.require_labels(), classes, rate, run.seed))
     truth = torch.from_numpy(dataset.require_labels())
-    training, held = (torch.from_numpy(part) for part in validation_split(dataset, stopping.validation_share, run.seed))
-    if not len(held):
-        raise MethodError("config.early_stopping.validation_share: it holds out no sample")
-    if len(held) < FEW_SAMPLES:
-        run.log(f"only {len(held)} samples choose the epoch")
+    training, held = (torch.from_numpy(part) for part in hold_out(dataset, stopping, run.seed, run))
     inputs = as_tensor(dataset, spec)
     known = rate > 0
     sides = [Labelled(inputs[part], labels[part], truth[part] if known else None) for part in (training, held)]

@@ -1,81 +1,163 @@
-"""The method's proof: the theorems on clustered data, and label noise on Fashion-MNIST.
+"""The method's proof: the theorems on clustered data, and label noise on pictures and texts.
 
-One :class:`Cell` is one training to the end; stopped, last and best-on-test weights are compared within it.
+One :class:`Cell` is one training to the end; the epochs that the rules keep, the last and the best-on-test one are
+compared within it. A second training, on all samples for as many epochs, says what the held-out ones are worth.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from models.core.classifiers import as_tensor, build_classifier
-from models.core.early_stopping import validation_split
-from models.core.inputs import ImageSpec
+from models.core.classifiers import Architecture, Classifier, as_tensor, build_classifier, input_spec, logits_of
+from models.core.dataset import Dataset
+from models.core.early_stopping import replay, validation_split
 from models.core.noise import corrupt_labels
-from models.core.parts import Row
+from models.core.parts import Row, measure_parts
 from models.core.run import Run
 from models.core.sources import load
-from models.core.supervised import Recipe
+from models.core.supervised import Recipe, fit_classifier
+from models.core.text import TextTransform
 from models.core.trainer_options import EarlyStopping
 from models.early_stopping.theory import descend, draw_clusters, initial_weights, linearised_distance, spectrum
 from models.early_stopping.watching import Labelled, watch_training
 
-SAMPLES, TEST, EPOCHS, SHARE = 4_000, 2_000, 30, 0.25
-SPEC = ImageSpec(height=28, width=28, channels=1)
-STOPPING = EarlyStopping(validation_share=SHARE, continue_to_end=True)
+EPOCHS, SHARE = 30, 0.1
+SAMPLES = {"fashion-mnist": 10_000, "digits": 8_000, "package-sections": 10_000}
+TITLES = {"fashion-mnist": "Fashion-MNIST", "digits": "digits", "package-sections": "package sections"}
+# What an epoch is kept by; `stopped` is the method.
+RULES = {
+    "stopped": EarlyStopping(),
+    "patient": EarlyStopping(patience=EPOCHS),
+    "one_error": EarlyStopping(patience=EPOCHS, one_standard_error=True),
+}
 RECIPE = Recipe(
     epochs=EPOCHS, batch_size=64, learning_rate=1e-3, optimizer="adam", weight_decay=0, cosine=False,
-    early_stopping=STOPPING,
+    early_stopping=EarlyStopping(validation_share=SHARE, patience=EPOCHS),
 )  # fmt: skip
-EPSILONS, THEORY_STEPS = (0.1, 0.5), (10, 30, 100, 300, 1000)
+EPSILONS, THEORY_STEPS = (0.1, 0.5), (10, 30, 100, 300, 1000, 3000)
 LAW = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: the share of wrong labels, and the seed of data, noise and network."""
+    """One training: the data, the share of wrong labels, and the seed of data, noise and network."""
 
+    data: str
     noise: float
     seed: int
 
+    @property
+    def setting(self) -> str:
+        """The data in words."""
+        return setting(self.data, self.noise)
 
-CELLS = (*(Cell(noise, seed) for seed in (0, 1, 2) for noise in (0.4, 0.2, 0.6)), Cell(0.0, 0))
+
+SEEDS = (0, 1, 2)
+CELLS = (
+    *(Cell("fashion-mnist", noise, seed) for seed in SEEDS for noise in (0.4, 0.0, 0.2, 0.6)),
+    *(Cell(data, 0.4, seed) for data in ("digits", "package-sections") for seed in SEEDS),
+)
 
 
-def setting(noise: float) -> str:
+def setting(data: str, noise: float) -> str:
     """The data of a cell in words."""
-    return f"Fashion-MNIST, {noise:.0%} wrong labels, {SAMPLES:,} pictures of which {SHARE:.0%} choose the epoch"
+    return f"{TITLES[data]}, {noise:.0%} wrong labels, N={SAMPLES[data]:,} of which {SHARE:.0%} choose the epoch"
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """The samples of a cell with wrong labels, the positions that are trained on and held out, and a clean test set."""
+
+    architecture: Architecture
+    classes: int
+    all: Labelled
+    parts: list[Tensor]
+    test: Labelled
+
+    def part(self, number: int) -> Labelled:
+        """The training samples (0) or the held-out ones (1)."""
+        rows, truth = self.parts[number], self.all.truth
+        assert truth is not None
+        return Labelled(self.all.inputs[rows], self.all.labels[rows], truth[rows])
+
+
+def _draw(cell: Cell) -> _Drawn:
+    clean, test = load(cell.data, "train"), load(cell.data, "test")
+    clean = clean.select(np.random.default_rng(cell.seed).permutation(len(clean))[: SAMPLES[cell.data]])
+    classes = len(clean.class_names)
+    truth = clean.require_labels()
+    labels = corrupt_labels(truth, classes, kind="uniform", rate=cell.noise, seed=cell.seed)
+    parts = [torch.from_numpy(part) for part in validation_split(clean, SHARE, cell.seed)]
+    inputs, held = _tensors(clean, test, cell.seed)
+    return _Drawn(
+        "mlp" if clean.kind == "text" else "small-cnn", classes,
+        Labelled(inputs, torch.from_numpy(labels), torch.from_numpy(truth)), parts,
+        Labelled(held, torch.from_numpy(test.require_labels())),
+    )  # fmt: skip
+
+
+def _tensors(train: Dataset, test: Dataset, seed: int) -> tuple[Tensor, Tensor]:
+    if train.kind == "text":
+        transform = TextTransform.fit(train.texts(), seed)
+        return torch.from_numpy(transform.vectors(train.texts())), torch.from_numpy(transform.vectors(test.texts()))
+    spec = input_spec(train, 28)
+    return as_tensor(train, spec), as_tensor(test, spec)
 
 
 def measure_cell(cell: Cell, run: Run) -> tuple[Row, list[Row]]:
-    """Accuracies on clean test pictures of the stopped, the last and the best epoch, and the whole curve.
+    """Accuracies on clean test samples of the rules' epochs, the last and the best one, and the whole curve.
+
+    Columns ``all_*`` are accuracies after training on all samples, the held-out ones too, for as many epochs.
 
     Raises:
         DataUnavailableError: the data cannot be had.
     """
-    clean, test = load("fashion-mnist", "train"), load("fashion-mnist", "test").select(range(TEST))
-    clean = clean.select(np.random.default_rng(cell.seed).permutation(len(clean))[:SAMPLES])
-    truth = torch.from_numpy(clean.require_labels())
-    drawn = corrupt_labels(clean.require_labels(), 10, kind="uniform", rate=cell.noise, seed=cell.seed)
-    inputs, labels = as_tensor(clean, SPEC), torch.from_numpy(drawn)
-    parts = [torch.from_numpy(part) for part in validation_split(clean, SHARE, cell.seed)]
-    training, held = (Labelled(inputs[part], labels[part], truth[part]) for part in parts)
-    fitted, facts = watch_training(
-        lambda: build_classifier("small-cnn", training.inputs, 10), training, held, RECIPE, run, seed=cell.seed,
-        test=Labelled(as_tensor(test, SPEC), torch.from_numpy(test.require_labels())),
-    )  # fmt: skip
-    curve = facts["curve"]
-    stopped, last = curve[fitted.epoch - 1], curve[-1]
+    data = _draw(cell)
+    train = (_watched, _on_all)
+    found = measure_parts(
+        run, ["watched", "on all samples"], lambda number, part: {"curve": train[number](data, cell.seed, part)}
+    )
+    curve, alternative = (part["curve"] for part in found)
+    held = [row["validation_accuracy"] for row in curve]
+    epochs = {name: replay(options, held, len(data.parts[1])) for name, options in RULES.items()}
+    stopped, last = curve[epochs["stopped"] - 1], curve[-1]
     best = max(curve, key=lambda row: row["test"])
     row: Row = {
-        "noise": cell.noise, "seed": cell.seed, "epoch": fitted.epoch, "best_epoch": best["epoch"],
-        "stopped": stopped["test"], "last": last["test"], "best": best["test"],
+        "data": cell.data, "noise": cell.noise, "seed": cell.seed,
+        "best_epoch": best["epoch"], "best": best["test"], "last": last["test"], "all_last": alternative[-1]["test"],
     }  # fmt: skip
+    for name, epoch in epochs.items():
+        row |= {f"{name}_epoch": epoch, name: curve[epoch - 1]["test"], f"all_{name}": alternative[epoch - 1]["test"]}
     for name in ("fit_clean", "fit_corrupt", "train_accuracy", "validation_accuracy", "relative_distance"):
         row |= {f"{name}_stopped": stopped.get(name), f"{name}_last": last.get(name)}
     return row, curve
+
+
+def _watched(data: _Drawn, seed: int, run: Run) -> list[Row]:
+    """The curve of a training on the samples that are not held out."""
+    _, facts = watch_training(
+        lambda: build_classifier(data.architecture, data.part(0).inputs, data.classes), data.part(0), data.part(1),
+        RECIPE, run, seed=seed, test=data.test,
+    )  # fmt: skip
+    curve: list[Row] = facts["curve"]
+    return curve
+
+
+def _on_all(data: _Drawn, seed: int, run: Run) -> list[Row]:
+    """The curve of a training on all samples; the rate is constant, so a shorter one is its beginning."""
+
+    def observe(network: Classifier) -> dict[str, float]:
+        return {"test": float((logits_of(network, data.test.inputs).argmax(1) == data.test.labels).double().mean())}
+
+    fitted = fit_classifier(
+        lambda: build_classifier(data.architecture, data.all.inputs, data.classes), data.all.inputs, data.all.labels,
+        replace(RECIPE, early_stopping=None), run, seed=seed, observe=observe,
+    )  # fmt: skip
+    return fitted.curve
 
 
 def measure_theory(seed: int) -> list[Row]:

@@ -1,8 +1,9 @@
 """Makes what ``weights/`` holds: the whole proof, cell by cell, and the shipped classifier.
 
-``python -m models.early_stopping.ship proof FOLDER --cells 0:5`` measures cells into ``FOLDER/proof.jsonl``;
+``python -m models.early_stopping.ship proof FOLDER`` measures the cells whose number modulo ``--of`` is ``--part``;
 ``python -m models.early_stopping.ship theory FOLDER`` measures the theorems on clustered data;
-``python -m models.early_stopping.ship checkpoint FOLDER`` trains the classifier and writes ``weights/``.
+``python -m models.early_stopping.ship train FOLDER`` trains the classifier;
+``python -m models.early_stopping.ship write FOLDER`` writes ``weights/`` from all of them.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ import numpy as np
 from models.core.checkpoint import CONFIG, WEIGHTS, Checkpoint
 from models.core.classification import train_classifier, user_figures
 from models.core.dataset import Dataset
+from models.core.devices import device_name, pick_device
 from models.core.figures import Figure
 from models.core.noise import corrupt_labels
 from models.core.parts import Row
 from models.core.run import LocalRun
 from models.core.sources import load
 from models.core.trainer_options import EarlyStopping
-from models.early_stopping.evaluate import SHIPPED, SHIPPED_SETTING, summarise
-from models.early_stopping.proof import CELLS, measure_cell, measure_law, measure_theory
+from models.early_stopping.evaluate import SHIPPED, SHIPPED_SETTING, measure_theorems, summarise
+from models.early_stopping.proof import CELLS, measure_cell
 from models.early_stopping.schema import Config
 
-SEEDS, ROWS, RATE = (0,), 10_000, 0.4
+ROWS, RATE = 10_000, 0.4
 STOPPED = Config(early_stopping=EarlyStopping(noise_rate=RATE), test_share=0)
 
 
@@ -44,26 +46,25 @@ def read_rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def measure(folder: Path, first: int, last: int) -> None:
-    """Measure the cells ``first..last-1`` that the file does not hold yet."""
+def proof(folder: Path, part: int, of: int, device: str) -> None:
+    """Measure the cells whose number modulo ``of`` is ``part`` and that the file does not hold yet."""
     path = folder / "proof.jsonl"
-    done = {(row["noise"], row["seed"]) for row in read_rows(path)}
-    for cell in CELLS[first:last]:
-        if (cell.noise, cell.seed) in done:
+    named = device_name(pick_device(device))
+    for cell in CELLS[part::of]:
+        if (cell.data, cell.noise, cell.seed) in {(row["data"], row["noise"], row["seed"]) for row in read_rows(path)}:
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            row, curve = measure_cell(cell, LocalRun(Path(scratch)))
-        _append(path, [row])
-        if cell.seed == 0:
+            row, curve = measure_cell(cell, LocalRun(Path(scratch), device=device))
+        _append(path, [row | {"device": named}])
+        if cell.seed == 0 and cell.data == "fashion-mnist":
             _append(folder / "curves.jsonl", [{"noise": cell.noise, **point} for point in curve])
         print(cell, row["stopped"], row["last"], flush=True)
 
 
 def theory(folder: Path) -> None:
     """Measure both theorems with every seed."""
-    for seed in SEEDS:
-        _append(folder / "theory.jsonl", measure_theory(seed))
-        _append(folder / "law.jsonl", measure_law(seed))
+    for name, rows in measure_theorems().items():
+        _append(folder / f"{name}.jsonl", rows)
 
 
 def noisy_data() -> Dataset:
@@ -74,10 +75,15 @@ def noisy_data() -> Dataset:
     return replace(chosen, labels=labels, name=f"fashion-mnist, {ROWS:,} pictures, {RATE:.0%} wrong labels")
 
 
-def checkpoint(folder: Path) -> None:
-    """Train, write ``weights/`` and its figures."""
-    run = LocalRun(folder / "checkpoint")
-    trained = train_classifier("early-stopping", noisy_data(), STOPPED, run)
+def train(folder: Path, device: str) -> None:
+    """Train the classifier; it goes on where it was killed."""
+    trained = train_classifier("early-stopping", noisy_data(), STOPPED, LocalRun(folder / "checkpoint", device=device))
+    print(user_figures(trained, load("fashion-mnist", "test"), device)[0].value, flush=True)
+
+
+def write(folder: Path) -> None:
+    """Copy the trained classifier into ``weights/`` and write its figures."""
+    trained = Checkpoint(folder / "checkpoint" / "scratch" / "checkpoint")
     value = user_figures(trained, load("fashion-mnist", "test"), "cpu")[0].value
     _copy(trained)
     tables = {name: read_rows(folder / f"{name}.jsonl") for name in ("proof", "theory", "law", "curves")}
@@ -90,23 +96,28 @@ def _copy(trained: Checkpoint) -> None:
     SHIPPED.mkdir(parents=True, exist_ok=True)
     (SHIPPED / WEIGHTS).write_bytes((trained.folder / WEIGHTS).read_bytes())
     named = trained.config.model_copy(
-        update={"command": "python -m models.early_stopping.ship checkpoint runs/early-stopping"}
+        update={"command": "python -m models.early_stopping.ship train runs/early-stopping"}
     )
     (SHIPPED / CONFIG).write_text(json.dumps(named.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """Run one of the steps."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=["proof", "theory", "checkpoint"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=["proof", "theory", "train", "write"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--cells", default=f"0:{len(CELLS)}")
-    arguments = parser.parse_args()
-    if arguments.step == "proof":
-        first, _, last = arguments.cells.partition(":")
-        measure(arguments.folder, int(first), int(last))
+    parser.add_argument("--part", type=int, default=0)
+    parser.add_argument("--of", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    if given.step == "proof":
+        proof(given.folder, given.part, given.of, given.device)
+    elif given.step == "train":
+        train(given.folder, given.device)
+    elif given.step == "theory":
+        theory(given.folder)
     else:
-        {"theory": theory, "checkpoint": checkpoint}[arguments.step](arguments.folder)
+        write(given.folder)
 
 
 if __name__ == "__main__":

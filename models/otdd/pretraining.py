@@ -11,11 +11,14 @@ from torch.nn import functional as F
 
 from models.core.dataset import Dataset
 from models.core.inputs import Int64
+from models.core.replay import Replayed
 from models.otdd.variants import SPEC
 
 BATCH = 64
-SOURCE_EPOCHS, SOURCE_RATE = 4, 2e-3
-TARGET_STEPS, TARGET_RATE = 60, 1e-3
+SOURCE_STEPS, SOURCE_RATE = 1500, 2e-3
+TARGET_STEPS, TARGET_RATE = 300, 1e-3
+CHECK_EVERY = 100
+_AT_ONCE = 4096
 
 
 class SmallConvNet(nn.Sequential):
@@ -36,39 +39,31 @@ class SmallConvNet(nn.Sequential):
         )
 
 
-def pretrain(source: Dataset, seed: int, check: Callable[[], None] | None = None) -> SmallConvNet:
-    """A network trained on ``source`` from random weights."""
-    network = _fresh(source, seed)
-    images, labels = _tensors(source)
-    order = np.random.default_rng(seed)
-    optimizer = torch.optim.Adam(network.parameters(), SOURCE_RATE)
-    network.train()
-    for _ in range(SOURCE_EPOCHS):
-        if check:
-            check()
-        for rows in np.array_split(order.permutation(len(images)), max(1, len(images) // BATCH)):
-            _step(network, optimizer, images[rows], labels[rows])
+def pretrain(source: Dataset, seed: int, device: torch.device, check: Callable[[], None] | None = None) -> SmallConvNet:
+    """A network trained on ``source`` from random weights; ``check`` is called every hundred steps."""
+    network = _fresh(source, seed, device)
+    _train(network, source, SOURCE_STEPS, SOURCE_RATE, seed, check)
     return network
 
 
-def target_error(target: Dataset, test: Dataset, shots: int, seed: int, start: SmallConvNet | None = None) -> float:
+def target_error(
+    target: Dataset, test: Dataset, shots: int, seed: int, device: torch.device, start: SmallConvNet | None = None
+) -> float:
     """Test error after training on ``shots`` samples a class, from ``start``'s features or from random weights."""
-    network = _fresh(target, seed)
+    network = _fresh(target, seed, device)
     if start is not None:
         features = {name: tensor for name, tensor in start.state_dict().items() if not name.startswith("9.")}
         network.load_state_dict(features, strict=False)
     few = target.select(few_shots(target.require_labels(), shots, seed))
-    images, labels = _tensors(few)
-    order = np.random.default_rng(seed)
-    optimizer = torch.optim.Adam(network.parameters(), TARGET_RATE)
-    network.train()
-    for _ in range(TARGET_STEPS):
-        rows = order.permutation(len(images))[:BATCH]
-        _step(network, optimizer, images[rows], labels[rows])
+    _train(network, few, TARGET_STEPS, TARGET_RATE, seed)
     network.eval()
-    held_out, truth = _tensors(test)
+    images, truth = _tensors(test, device)
     with torch.inference_mode():
-        return float((network(held_out).argmax(1) != truth).float().mean())
+        wrong = [
+            network(part).argmax(1) != right
+            for part, right in zip(torch.split(images, _AT_ONCE), torch.split(truth, _AT_ONCE), strict=True)
+        ]
+        return float(torch.cat(wrong).float().mean())
 
 
 def few_shots(labels: Int64, shots: int, seed: int) -> Int64:
@@ -77,18 +72,36 @@ def few_shots(labels: Int64, shots: int, seed: int) -> Int64:
     return np.concatenate([shuffled[labels[shuffled] == label][:shots] for label in np.unique(labels)])
 
 
-def _fresh(dataset: Dataset, seed: int) -> SmallConvNet:
-    torch.manual_seed(seed)
-    return SmallConvNet(len(dataset.class_names))
+def _fresh(dataset: Dataset, seed: int, device: torch.device) -> SmallConvNet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SmallConvNet(len(dataset.class_names)).to(device)
 
 
-def _tensors(dataset: Dataset) -> tuple[Tensor, Tensor]:
-    images = torch.from_numpy(dataset.images(SPEC)).permute(0, 3, 1, 2).float() / 255.0
-    return images - 0.5, torch.from_numpy(dataset.require_labels())
+def _tensors(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
+    images = torch.from_numpy(dataset.images(SPEC)).to(device).permute(0, 3, 1, 2).float() / 255.0
+    return images - 0.5, torch.from_numpy(dataset.require_labels()).to(device)
 
 
-def _step(network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
-    optimizer.zero_grad()
-    loss: Tensor = F.cross_entropy(network(images), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
+def _train(
+    network: nn.Module, dataset: Dataset, steps: int, rate: float, seed: int, check: Callable[[], None] | None = None
+) -> None:
+    """``steps`` of Adam on batches that are drawn with replacement."""
+    device = next(network.parameters()).device
+    images, labels = _tensors(dataset, device)
+    random = torch.Generator(device).manual_seed(seed)
+    optimizer = torch.optim.Adam(network.parameters(), rate, capturable=device.type == "cuda")
+    network.train()
+
+    def step() -> None:
+        rows = torch.randint(len(images), (BATCH,), generator=random, device=device)
+        optimizer.zero_grad(set_to_none=True)
+        loss: Tensor = F.cross_entropy(network(images[rows]), labels[rows])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    replayed = Replayed(step, device, random)
+    for number in range(steps):
+        if check and number % CHECK_EVERY == 0:
+            check()
+        replayed()

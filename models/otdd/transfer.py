@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from models.core.dataset import Dataset
+from models.core.devices import pick_device
 from models.core.jobs import JobContext
 from models.core.method import MethodError
 from models.core.outputs import Sides
@@ -57,12 +58,12 @@ def _gain(
     """Relative drop of the target's error by pretraining, over seeds; half of the target is held out."""
     if source.kind != "images" or source.labels is None or target.labels is None:
         raise MethodError("measure_gain: needs labelled data sets of pictures")
-    gains = []
+    gains, device = [], pick_device(job.device)
     for seed in range(parameters.gain_seeds):
         rows = np.random.default_rng(seed).permutation(len(target))
         few, test = target.select(rows[: len(rows) // 2]), target.select(rows[len(rows) // 2 :])
-        network = pretrain(source, seed, lambda: job.progress(fraction, "pretraining", source.name))
-        scratch = target_error(few, test, parameters.shots, seed)
-        pretrained = target_error(few, test, parameters.shots, seed, network)
+        network = pretrain(source, seed, device, lambda: job.progress(fraction, "pretraining", source.name))
+        scratch = target_error(few, test, parameters.shots, seed, device)
+        pretrained = target_error(few, test, parameters.shots, seed, device, network)
         gains.append(1.0 - pretrained / max(scratch, 1e-9))
     return {"gain": float(np.mean(gains)), "gain_spread": float(np.std(gains, ddof=1)) if len(gains) > 1 else 0.0}

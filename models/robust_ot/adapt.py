@@ -69,15 +69,17 @@ def run_adaptation(adaptation: Adaptation, run: Run) -> None:
     if state is not None:
         arrays, meta = state
         unpack_training(arrays, meta, *parts)
-        adaptation.weights, done = np.array(arrays["weights"]), int(meta["step"])
+        adaptation.set_weights(np.array(arrays["weights"]))
+        done = int(meta["step"])
     for number in range(done + 1, steps + 1):
-        losses = adaptation.step(number)
+        adaptation.step(number)
         if number % REPORT_EVERY == 0 or number == steps:
-            if not np.isfinite(losses.classification + losses.critic):
+            losses = {name: float(loss) for name, loss in adaptation.losses.items()}
+            if not np.isfinite(sum(losses.values())):
                 raise MethodError(f"training diverged at step {number}: lower learning_rate")
-            run.metric("classification_loss", losses.classification, number)
+            run.metric("classification_loss", losses["classification"], number)
             if number > adaptation.parameters.source_steps:
-                run.metric("critic_loss", losses.critic, number)
+                run.metric("critic_loss", losses["critic"], number)
             run.progress(0.98 * number / steps, "training", f"step {number} of {steps}")
         if number % SAVE_EVERY == 0 and number < steps:
             arrays, meta = pack_training(*parts)

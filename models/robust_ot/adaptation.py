@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,19 +12,13 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from models.core.classifiers import Architecture, Classifier, build_classifier
 from models.core.inputs import Float64
+from models.core.replay import Replayed
 from models.robust_ot.dual import robust_expectation
 from models.robust_ot.schema import AdaptParameters
 
 HIDDEN = 256
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 _SCORED_AT_ONCE = 512
-
-
-class Losses(NamedTuple):
-    """Losses of one step."""
-
-    classification: float
-    critic: float
 
 
 def feature_critic(features: int) -> nn.Sequential:
@@ -52,6 +46,9 @@ class Adaptation:
         source: uint8 ``(N, C, H, W)`` or float32 ``(N, D)``, labelled by ``labels`` ``(N,)``.
         target: likewise, ``(M, ...)``, without labels.
         seed: of the networks and the batches.
+
+    Attributes:
+        losses: float32 scalars of the latest step, ``classification`` and ``critic``.
     """
 
     def __init__(
@@ -66,7 +63,7 @@ class Adaptation:
     ) -> None:
         self.parameters, self.device = parameters, device
         self.source, self.labels, self.target = source.to(device), labels.to(device), target.to(device)
-        self.random = torch.Generator().manual_seed(seed)
+        self.random = torch.Generator(device).manual_seed(seed)
         self.architecture: Architecture = "mlp" if source.ndim == 2 else "small-cnn"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -76,37 +73,43 @@ class Adaptation:
             self.layers, self.head = body[:-1], body[-1]
             self.critic = feature_critic(self.head.in_features).to(device)
         self.modules: dict[str, nn.Module] = {"network": self.network, "critic": self.critic}
+        # A tensor and the fused update: a recorded step reads the rate anew at every replay.
+        self._rate = torch.tensor(parameters.learning_rate, device=device)
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "network": torch.optim.SGD(
-                self.network.parameters(), parameters.learning_rate, MOMENTUM, weight_decay=WEIGHT_DECAY
+                self.network.parameters(), self._rate, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
             ),
-            "critic": torch.optim.Adam(self.critic.parameters(), parameters.critic_learning_rate),
+            "critic": torch.optim.Adam(
+                self.critic.parameters(), parameters.critic_learning_rate, capturable=device.type == "cuda"
+            ),
         }
-        self.weights: Float64 = np.ones(len(target))
+        self._shares = torch.ones(len(target), device=device)
+        self.set_weights(np.ones(len(target)))
+        self.losses = {name: torch.zeros((), device=device) for name in ("classification", "critic")}
+        self._on_source, self._on_both, self._adversarial = (
+            Replayed(step, device, self.random)
+            for step in (self._move_on_source, partial(self._move, False), partial(self._move, True))
+        )
 
-    def step(self, number: int) -> Losses:
+    def step(self, number: int) -> None:
         """Step ``number``, from 1."""
         parameters = self.parameters
-        self.optimizers["network"].param_groups[0]["lr"] = parameters.learning_rate * (1 + 1e-4 * number) ** -0.75
-        chosen = self._draw(len(self.source))
-        source = self.features(self.source[chosen])
-        classification = F.cross_entropy(self.head(source), self.labels[chosen])
-        total, critic_loss = classification, 0.0
-        if number > parameters.source_steps:
-            rows = self._draw(len(self.target))
-            target = self.features(self.target[rows])
-            weights = torch.from_numpy(self.weights[rows.numpy(force=True)]).float().to(self.device)
-            critic_loss = self._critic_step(source.detach(), target.detach(), weights)
-            if number % parameters.critic_steps == 0:
-                total = total - domain_loss(self._scores(source), self._scores(target), weights)
-            if parameters.entropy_weight > 0.0:
-                log_shares = self.head(target).log_softmax(dim=1)
-                entropy = -(log_shares.exp() * log_shares).sum(dim=1)
-                total = total + parameters.entropy_weight * (weights * entropy).mean()
-        self._descend("network", total)
-        if number > parameters.source_steps and number % parameters.solve_every == 0:
+        self._rate.fill_(parameters.learning_rate * (1 + 1e-4 * number) ** -0.75)
+        self.optimizers["network"].param_groups[0]["lr"] = self._rate
+        if number <= parameters.source_steps:
+            self._on_source()
+            return
+        if number % parameters.critic_steps == 0:
+            self._adversarial()
+        else:
+            self._on_both()
+        if number % parameters.solve_every == 0:
             self._solve()
-        return Losses(float(classification.detach()), critic_loss)
+
+    def set_weights(self, weights: Float64) -> None:
+        """Replace the target's weights, float64 ``(M,)`` with mean one."""
+        self.weights = weights
+        self._shares.copy_(torch.from_numpy(weights))
 
     def features(self, inputs: Tensor) -> Tensor:
         """What the critic sees of ``inputs``: float32 ``(B, D)``."""
@@ -118,18 +121,38 @@ class Adaptation:
         return scores[:, 0]
 
     def _draw(self, count: int) -> Tensor:
-        return torch.randint(count, (self.parameters.batch,), generator=self.random).to(self.device)
+        return torch.randint(count, (self.parameters.batch,), generator=self.random, device=self.device)
 
-    def _critic_step(self, source: Tensor, target: Tensor, weights: Tensor) -> float:
-        loss = domain_loss(self._scores(source), self._scores(target), weights)
-        self._descend("critic", loss)
-        return float(loss.detach())
+    def _classified(self) -> tuple[Tensor, Tensor]:
+        """Features of a batch of the source, and the loss of their classification."""
+        chosen = self._draw(len(self.source))
+        source = self.features(self.source[chosen])
+        loss = F.cross_entropy(self.head(source), self.labels[chosen])
+        self.losses["classification"].copy_(loss.detach())
+        return source, loss
+
+    def _move_on_source(self) -> None:
+        self._descend("network", self._classified()[1])
+
+    def _move(self, adversarial: bool) -> None:
+        source, total = self._classified()
+        rows = self._draw(len(self.target))
+        target, weights = self.features(self.target[rows]), self._shares[rows]
+        critic_loss = domain_loss(self._scores(source.detach()), self._scores(target.detach()), weights)
+        self._descend("critic", critic_loss)
+        self.losses["critic"].copy_(critic_loss.detach())
+        if adversarial:
+            total = total - domain_loss(self._scores(source), self._scores(target), weights)
+        if self.parameters.entropy_weight > 0.0:
+            log_shares = self.head(target).log_softmax(dim=1)
+            entropy = -(log_shares.exp() * log_shares).sum(dim=1)
+            total = total + self.parameters.entropy_weight * (weights * entropy).mean()
+        self._descend("network", total)
 
     def _descend(self, name: str, loss: Tensor) -> None:
-        # Both, as the features' loss leaves gradients in the critic too.
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # The features' loss goes through the critic, whose gradients it does not need.
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward(inputs=list(self.modules[name].parameters()))  # type: ignore[no-untyped-call]
         self.optimizers[name].step()
 
     @torch.no_grad()
@@ -142,4 +165,4 @@ class Adaptation:
         scores = torch.cat([self._scores(self.features(part)).double().cpu() for part in parts])
         self.critic.train()
         uniform = np.full(len(scores), 1.0 / len(scores))
-        self.weights = robust_expectation(-F.softplus(scores).numpy(), uniform, self.parameters.rho).weights
+        self.set_weights(robust_expectation(-F.softplus(scores).numpy(), uniform, self.parameters.rho).weights)

@@ -13,6 +13,7 @@ from models.core.figures import Figure, Figures
 from models.core.method import MethodError
 from models.core.run import Run
 from models.core.transport.clouds import draw, points
+from models.robust_ot.adaptation_proof import stored_claims
 from models.robust_ot.gan_proof import SETTING, generator_claims
 from models.robust_ot.pictures import shares_picture
 from models.robust_ot.proofs import (
@@ -48,7 +49,7 @@ def evaluate(checkpoint: Checkpoint, run: Run, dataset: Dataset | None = None) -
     measured = Measured()
     if dataset is None:
         used = _proofs(run, measured)
-        claims = generator_claims(checkpoint, measured)
+        claims = generator_claims(checkpoint, measured) + stored_claims(measured)
         path = run.artifact("robust-ot.png", "image/png")
         shares_picture(lambda *key: measured.values["relative bias", *key], ("noise", "Fashion"), SHARES, path)
     else:

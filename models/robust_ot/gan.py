@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.core.inputs import Float64, UInt8
+from models.core.replay import Replayed
 from models.robust_ot.dual import robust_expectation
 from models.robust_ot.networks import (
     Critic,
@@ -21,30 +22,36 @@ from models.robust_ot.networks import (
 from models.robust_ot.schema import Config
 
 PENALTY = 100.0
-MOMENTUM = 0.9
-_SCORED_AT_ONCE = 512
+_SCORED_AT_ONCE = 2048
 
 
 def to_network(pictures: UInt8, device: torch.device) -> Tensor:
     """uint8 ``(N, H, W, C)`` to float32 ``(N, C, H, W)`` in [-1, 1]."""
-    return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return _scaled(torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2))
+
+
+def _scaled(pictures: Tensor) -> Tensor:
+    return pictures.float() / 127.5 - 1.0
 
 
 class RobustGAN:
     """``min_{G, w} max_{D 1-Lipschitz} E_x[w(x) D(x)] - E_z[D(G(z))]`` with the weights in a chi-square ball.
 
     Only the real side is relaxed. The weights are one number a picture, found exactly from the critic's scores of all
-    pictures (averaged over the solutions with momentum 0.9, for single critics are noisy), or a network's output,
-    kept in the ball by a penalty that is measured in standard deviations of the critic.
+    pictures (averaged over the solutions, for single critics are noisy), or a network's output, kept in the ball by a
+    penalty that is measured in standard deviations of the critic.
 
     Args:
         pictures: uint8 ``(N, size, size, C)`` training pictures.
         seed: of the networks, the batches and the latent vectors.
+
+    Attributes:
+        critic_loss: float32 scalar, of the latest critic step, without the gradient penalty.
     """
 
     def __init__(self, pictures: UInt8, config: Config, seed: int, device: torch.device) -> None:
         self.pictures, self.config, self.device = pictures, config, device
-        self.random = torch.Generator().manual_seed(seed)
+        self.random = torch.Generator(device).manual_seed(seed)
         channels = pictures.shape[3]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -54,31 +61,42 @@ class RobustGAN:
         self.modules: dict[str, torch.nn.Module] = {"generator": self.generator, "critic": self.critic}
         if config.weighting == "network":
             self.modules["weigher"] = self.weigher
+        recorded = device.type == "cuda"
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            name: torch.optim.Adam(module.parameters(), config.learning_rate, config.betas)
+            name: torch.optim.Adam(module.parameters(), config.learning_rate, config.betas, capturable=recorded)
             for name, module in self.modules.items()
         }
-        self.sample_weights: Float64 = np.ones(len(pictures))
+        self._real = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).contiguous()
+        self._chosen = torch.zeros(config.batch, dtype=torch.int64, device=device)
+        self._shares = torch.ones(len(pictures), device=device)
         self.scores: Float64 = np.zeros(len(pictures))
+        self.set_weights(np.ones(len(pictures)))
+        self.critic_loss = torch.zeros((), device=device)
+        self._critic_step, self._generator_step, self._weigher_step = (
+            Replayed(step, device, self.random)
+            for step in (self._move_critic, self._move_generator, self._move_weigher)
+        )
 
-    def step(self, number: int) -> float:
-        """Critic step ``number`` (from 1), and the other steps that are due; returns the critic's loss."""
+    def step(self, number: int) -> None:
+        """Critic step ``number`` (from 1), and the other steps that are due."""
         config = self.config
-        chosen = torch.randint(len(self.pictures), (config.batch,), generator=self.random).numpy()
-        real = to_network(self.pictures[chosen], self.device)
-        loss = self._critic_step(real, self._weights(real, chosen))
+        self._critic_step()
         if number % config.critic_steps == 0:
             self._generator_step()
         if config.outlier_fraction > 0.0 and number > config.warmup:
             if config.weighting == "network" and number % config.weight_every == 0:
-                self._weigher_step(real)
+                self._weigher_step()
             if config.weighting == "discrete" and number % config.solve_every == 0:
                 self._solve()
-        return loss
 
     def samples(self, count: int, seed: int) -> UInt8:
         """Generated pictures, uint8 ``(count, size, size, C)``."""
         return generate(self.generator, self.config, count, seed, self.device)
+
+    def set_weights(self, weights: Float64) -> None:
+        """Replace the discrete weights, float64 ``(N,)`` with mean one."""
+        self.sample_weights = weights
+        self._shares.copy_(torch.from_numpy(weights))
 
     def final_weights(self) -> Float64:
         """One weight a training picture, mean one: float64 ``(N,)``."""
@@ -86,6 +104,10 @@ class RobustGAN:
             return self.sample_weights
         raw = self._over_all(self.weigher)
         return np.asarray(raw / raw.mean())
+
+    def critic_scores(self) -> Float64:
+        """The critic's scores of the training pictures: float64 ``(N,)``."""
+        return self._over_all(self.critic)
 
     def facts(self) -> dict[str, Any]:
         """What was measured of the weights, on the whole training set."""
@@ -97,27 +119,30 @@ class RobustGAN:
             "largest": float(weights.max()),
         }
 
-    def _weights(self, real: Tensor, chosen: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+    def _weights(self, real: Tensor) -> Tensor:
         if self.config.weighting == "network" and self.config.outlier_fraction > 0.0:
             with torch.no_grad():
                 return normalised(self.weigher(real))
-        return normalised(torch.from_numpy(self.sample_weights[chosen]).float().to(self.device) + 1e-8)
+        return normalised(self._shares[self._chosen] + 1e-8)
 
-    def _latent(self, count: int) -> Tensor:
-        return torch.randn(count, self.config.latent, generator=self.random).to(self.device)
+    def _latent(self) -> Tensor:
+        return torch.randn(self.config.batch, self.config.latent, generator=self.random, device=self.device)
 
-    def _critic_step(self, real: Tensor, weights: Tensor) -> float:
+    def _move_critic(self) -> None:
+        torch.randint(len(self.pictures), self._chosen.shape, generator=self.random, out=self._chosen)
+        real = _scaled(self._real[self._chosen])
         with torch.no_grad():
-            fake = self.generator(self._latent(len(real)))
-        loss = self.critic(fake).mean() - (weights * self.critic(real)).mean()
+            fake = self.generator(self._latent())
+        loss = self.critic(fake).mean() - (self._weights(real) * self.critic(real)).mean()
         total = loss + self.config.penalty * gradient_penalty(self.critic, real, fake, self.random)
         self._descend("critic", total)
-        return float(loss.detach())
+        self.critic_loss.copy_(loss.detach())
 
-    def _generator_step(self) -> None:
-        self._descend("generator", -self.critic(self.generator(self._latent(self.config.batch))).mean())
+    def _move_generator(self) -> None:
+        self._descend("generator", -self.critic(self.generator(self._latent())).mean())
 
-    def _weigher_step(self, real: Tensor) -> None:
+    def _move_weigher(self) -> None:
+        real = _scaled(self._real[self._chosen])
         with torch.no_grad():
             scores = self.critic(real)
             scores = (scores - scores.mean()) / scores.std().clamp_min(1e-6)
@@ -128,24 +153,22 @@ class RobustGAN:
     def _descend(self, name: str, loss: Tensor) -> None:
         optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # The generator's loss goes through the critic, whose gradients it does not need.
+        loss.backward(inputs=list(self.modules[name].parameters()))  # type: ignore[no-untyped-call]
         optimizer.step()
 
     def _solve(self) -> None:
-        scores = self._over_all(self.critic)
+        scores = self.critic_scores()
         scores = (scores - scores.mean()) / max(float(scores.std()), 1e-12)
-        first = not self.scores.any()
-        self.scores = scores if first else MOMENTUM * self.scores + (1.0 - MOMENTUM) * scores
+        first, momentum = not self.scores.any(), self.config.score_momentum
+        self.scores = scores if first else momentum * self.scores + (1.0 - momentum) * scores
         uniform = np.full(len(scores), 1.0 / len(scores))
-        self.sample_weights = robust_expectation(self.scores, uniform, self.config.rho).weights
+        self.set_weights(robust_expectation(self.scores, uniform, self.config.rho).weights)
 
     @torch.no_grad()
     def _over_all(self, module: torch.nn.Module) -> Float64:
-        parts = [
-            module(to_network(self.pictures[start : start + _SCORED_AT_ONCE], self.device)).double().cpu()
-            for start in range(0, len(self.pictures), _SCORED_AT_ONCE)
-        ]
-        return torch.cat(parts).numpy()
+        parts = [module(_scaled(part)).double() for part in torch.split(self._real, _SCORED_AT_ONCE)]
+        return torch.cat(parts).cpu().numpy()
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from models.core import sources
 from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
-from models.core.inputs import ImageSpec, UInt8
+from models.core.inputs import ImageSpec, Int64, UInt8
 from models.core.transport.labels import bures
 from models.robust_ot.gan import generate, to_network
 from models.robust_ot.networks import Generator
@@ -20,11 +20,10 @@ from models.robust_ot.proofs import Measured
 from models.robust_ot.schema import Config
 
 SHARE = 0.1
-SETTING = "digits with 10% Fashion"
+SETTING, CLEAN = "digits with 10% Fashion", "clean digits"
 SAMPLES = 2000
 GREY = ImageSpec(height=28, width=28, channels=1)
 _FASHION = 10
-_CPU = torch.device("cpu")
 
 
 def polluted_digits(seed: int) -> tuple[Dataset, npt.NDArray[np.bool_]]:
@@ -57,38 +56,55 @@ class Judge(nn.Module):
         return logits
 
 
-def train_judge(epochs: int = 3) -> tuple[Judge, float]:
+def train_judge(device: torch.device, epochs: int = 3) -> tuple[Judge, float]:
     """A judge trained on clean digits and Fashion training pictures, and its accuracy on held-out ones of both."""
     digits, fashion = sources.load("digits", "train"), sources.load("fashion-mnist", "train").select(range(4000))
     pictures = np.concatenate([digits.images(GREY), fashion.images(GREY)])
     labels = torch.from_numpy(np.concatenate([digits.require_labels(), np.full(len(fashion), _FASHION)]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        judge = Judge()
+        judge = Judge().to(device)
     optimizer = torch.optim.Adam(judge.parameters(), 2e-3)
     random = torch.Generator().manual_seed(0)
     for _ in range(epochs):
         for chosen in torch.split(torch.randperm(len(pictures), generator=random), 64):
-            loss = F.cross_entropy(judge(to_network(pictures[chosen.numpy()], _CPU)), labels[chosen])
+            logits = judge(to_network(pictures[chosen.numpy()], device))
+            loss = F.cross_entropy(logits, labels[chosen].to(device))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     test, other = sources.load("digits", "test"), sources.load("fashion-mnist", "test").select(range(2000))
-    with torch.no_grad():
-        right = [
-            (judge(to_network(test.images(GREY), _CPU)).argmax(1).numpy() == test.require_labels()).mean(),
-            (judge(to_network(other.images(GREY), _CPU)).argmax(1).numpy() == _FASHION).mean(),
-        ]
+    right = [
+        (_classes(judge, test.images(GREY), device) == test.require_labels()).mean(),
+        (_classes(judge, other.images(GREY), device) == _FASHION).mean(),
+    ]
     return judge, float(np.mean(right))
 
 
 @torch.no_grad()
-def frechet_distance(judge: Judge, first: UInt8, second: UInt8) -> float:
+def _classes(judge: Judge, pictures: UInt8, device: torch.device) -> Int64:
+    found: Int64 = judge(to_network(pictures, device)).argmax(1).cpu().numpy()
+    return found
+
+
+@torch.no_grad()
+def frechet_distance(judge: Judge, first: UInt8, second: UInt8, device: torch.device) -> float:
     """Frechet distance of the judge's features, each side as a Gaussian."""
-    sides = [judge.features(to_network(pictures, _CPU)).double() for pictures in (first, second)]
+    sides = [judge.features(to_network(pictures, device)).double().cpu() for pictures in (first, second)]
     means = [side.mean(0) for side in sides]
     covariances = [torch.cov(side.T)[None] for side in sides]
     return float((means[0] - means[1]).square().sum() + bures(*covariances)[0, 0])
+
+
+def judged(
+    judge: Judge, generator: Generator, config: Config, seed: int, real: UInt8, device: torch.device
+) -> dict[str, float]:
+    """What the judge says of 2,000 samples of a generator, beside held-out clean digits ``real``."""
+    pictures = generate(generator, config, SAMPLES, seed, device)
+    return {
+        "Fashion share of samples": float((_classes(judge, pictures, device) == _FASHION).mean()),
+        "Frechet distance to clean digits": frechet_distance(judge, pictures, real, device),
+    }
 
 
 def generator_claims(checkpoint: Checkpoint, measured: Measured) -> list[str]:
@@ -121,7 +137,8 @@ def generator_claims(checkpoint: Checkpoint, measured: Measured) -> list[str]:
 
 def judge_generators(checkpoint: Checkpoint, measured: Measured) -> float:
     """Measure every generator that the shipped checkpoint holds; returns the judge's accuracy."""
-    judge, accuracy = train_judge()
+    device = torch.device("cpu")
+    judge, accuracy = train_judge(device)
     stored = checkpoint.tensors()
     real = sources.load("digits", "test").images(GREY)
     for name, entry in checkpoint.config.outputs["proof"].items():
@@ -129,12 +146,9 @@ def judge_generators(checkpoint: Checkpoint, measured: Measured) -> float:
         generator = Generator(config, 1)
         prefix = f"{name}.generator."
         generator.load_state_dict({k[len(prefix) :]: v for k, v in stored.items() if k.startswith(prefix)})
-        pictures = generate(generator, config, SAMPLES, entry["seed"], _CPU)
-        with torch.no_grad():
-            fashion = judge(to_network(pictures, _CPU)).argmax(1) == _FASHION
         subject = {"robust": "method", "plain": "plain WGAN-GP"}.get(entry["subject"], entry["subject"])
-        measured.add("Fashion share of samples", subject, SETTING, float(fashion.double().mean()))
-        measured.add("Frechet distance to clean digits", subject, SETTING, frechet_distance(judge, pictures, real))
+        for quantity, value in judged(judge, generator, config, entry["seed"], real, device).items():
+            measured.add(quantity, subject, SETTING, value)
         if config.outlier_fraction > 0.0:
             outlier = polluted_digits(entry["seed"])[1]
             weights = stored[f"{name}.sample_weights"].double().numpy()

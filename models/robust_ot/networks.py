@@ -92,7 +92,7 @@ def divergence(weights: Tensor) -> Tensor:
 
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
     """``E (|grad D(x)| - 1)^2`` at random points between real and generated pictures (two-sided)."""
-    share = torch.rand((len(real), 1, 1, 1), generator=generator, device=generator.device).to(real.device)
+    share = torch.rand((len(real), 1, 1, 1), generator=generator, device=real.device)
     between = (share * real + (1.0 - share) * fake).requires_grad_(True)
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     penalty: Tensor = (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1.0).square().mean()

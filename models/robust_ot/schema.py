@@ -164,6 +164,9 @@ class Config(_Strict):
     )
     weight_every: int = Field(default=5, ge=1, description="critic steps between two steps of the weights network")
     solve_every: int = Field(default=100, ge=1, description="critic steps between two solutions for the weights")
+    score_momentum: float = Field(
+        default=0.9, ge=0.0, lt=1.0, description="part of the earlier scores in those that the weights are solved from"
+    )
     warmup: int = Field(default=300, ge=0, description="critic steps before the first weight moves")
 
     @property

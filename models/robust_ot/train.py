@@ -42,9 +42,9 @@ def train(dataset: Dataset, config: Config, run: Run) -> Checkpoint:
     gan = RobustGAN(dataset.images(spec), config, run.seed, pick_device(run.device))
     done = _resume(gan, run)
     for number in range(done + 1, config.steps + 1):
-        loss = gan.step(number)
+        gan.step(number)
         if number % REPORT_EVERY == 0 or number == config.steps:
-            run.metric("critic_loss", loss, number)
+            run.metric("critic_loss", float(gan.critic_loss), number)
             run.progress(0.98 * number / config.steps, "training", f"step {number} of {config.steps}")
         if number % SAVE_EVERY == 0 and number < config.steps:
             _save(gan, run, number)
@@ -83,7 +83,8 @@ def _resume(gan: RobustGAN, run: Run) -> int:
         return 0
     arrays, meta = state
     unpack_training(arrays, meta, gan.modules, gan.optimizers, {"random": gan.random})
-    gan.sample_weights, gan.scores = arrays["sample_weights"], arrays["scores"]
+    gan.set_weights(arrays["sample_weights"])
+    gan.scores = arrays["scores"]
     return int(meta["step"])
 
 

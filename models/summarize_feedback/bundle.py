@@ -48,6 +48,11 @@ class Bundle:
         named = {"encoder": self.encoder, "sft": self.sft, "reward": self.reward, "ppo": self.ppo}
         return {name: module for name, module in named.items() if module is not None}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.encoder.embedding.weight.device
+
     def to(self, device: torch.device) -> Bundle:
         """Move the networks."""
         for module in self.modules().values():

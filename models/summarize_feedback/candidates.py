@@ -17,9 +17,9 @@ from models.summarize_feedback.examples import encode_sources, encode_texts, pad
 from models.summarize_feedback.network import Encoded, Policy, lengths
 from models.summarize_feedback.schema import Params
 from models.summarize_feedback.scorer import token_log_probs
-from models.summarize_feedback.tokenizer import PAD, clean, covered, decode, windows_of
+from models.summarize_feedback.tokenizer import clean, covered, decode, decode_all, windows_of
 
-_ROWS = 1024  # summaries that are drawn together: beyond it, memory grows and nothing gets faster
+_ROWS = {"cpu": 1024, "cuda": 16_384}  # summaries drawn together: beyond it, memory grows and nothing gets faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def summarise(bundle: Bundle, texts: Sequence[str], params: Params) -> list[Summ
     found = [_Written() for _ in texts]
     windows.sort(key=lambda window: (window.draws, len(window.tokens)))
     for draws, group in groupby(windows, key=lambda window: window.draws):
-        while batch := list(islice(group, max(1, _ROWS // draws))):
+        while batch := list(islice(group, max(1, _rows_at_once(bundle) // draws))):
             _write(bundle, batch, draws, params, name, found)
     return [
         Summary(
@@ -66,6 +66,10 @@ def summarise(bundle: Bundle, texts: Sequence[str], params: Params) -> list[Summ
         )
         for each, cut in zip(found, truncated, strict=True)
     ]
+
+
+def _rows_at_once(bundle: Bundle) -> int:
+    return _ROWS.get(bundle.device.type, _ROWS["cpu"])
 
 
 def _policy_name(bundle: Bundle, params: Params) -> str:
@@ -95,25 +99,25 @@ def _write(
     bundle: Bundle, windows: Sequence[_Window], draws: int, params: Params, name: str,
     found: Sequence[_Written],
 ) -> None:  # fmt: skip
-    device = bundle.encoder.embedding.weight.device
-    encoded = bundle.encoder(pad([window.tokens for window in windows]).to(device))
+    encoded = bundle.encoder(pad([window.tokens for window in windows]).to(bundle.device))
     policy = bundle.ppo if name == "ppo" else bundle.sft
     assert policy is not None
     drawn = draw(
         bundle.encoder, policy, encoded, uniforms(params.seed, [window.key for window in windows], draws),
         temperature=params.temperature, max_tokens=params.max_tokens, top_p=params.top_p,
     )  # fmt: skip
-    tokens = drawn.tokens.to(device)
+    tokens = drawn.tokens
     rewards = (
-        torch.zeros(tokens.shape[:2])
+        torch.zeros_like(drawn.log_probs)
         if bundle.reward is None
         else bundle.reward(bundle.encoder, bundle.sft, encoded, tokens)
     )
-    order = rewards.cpu().argsort(dim=1, descending=True, stable=True)[:, : params.n]
-    chosen = tokens.cpu().gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
-    log_probs, rewards = drawn.log_probs.gather(1, order), rewards.cpu().gather(1, order)
-    ended = drawn.ended.gather(1, order)
-    before = log_probs if name == "sft" else sequence_log_probs(bundle, bundle.sft, encoded, chosen.to(device)).cpu()
+    order = rewards.argsort(dim=1, descending=True, stable=True)[:, : params.n]
+    chosen = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
+    log_probs = drawn.log_probs.gather(1, order)
+    before = log_probs if name == "sft" else sequence_log_probs(bundle, bundle.sft, encoded, chosen)
+    columns = (chosen, rewards.gather(1, order), log_probs, before, drawn.ended.gather(1, order))
+    chosen, rewards, log_probs, before, ended = (column.cpu() for column in columns)
     facts = {"policy": name, "seed": params.seed, "preference_source": bundle.preference_source}
     for row, (window, written) in enumerate(zip(windows, lengths(drawn.tokens).sum(dim=1).tolist(), strict=True)):
         gathered = found[window.text]
@@ -138,13 +142,14 @@ def _write(
 @torch.no_grad()
 def drawn_batches(
     bundle: Bundle, policy: Policy, texts: Sequence[str],
-    *, n: int, temperature: float, seed: int, max_tokens: int, batch_size: int = 128,
+    *, n: int, temperature: float, seed: int, max_tokens: int,
 ) -> Iterator[tuple[Encoded, Drawn]]:  # fmt: skip
     """``n`` summaries of each text, some texts at a time and in their order."""
-    size = max(1, min(batch_size, _ROWS // n))
+    rows = _rows_at_once(bundle)
+    size = max(1, min(rows // 8, rows // n))  # a text costs more than a draw of it does
     for start in range(0, len(texts), size):
         batch = texts[start : start + size]
-        encoded = bundle.encoder(encode_sources(bundle.tokenizer, batch, bundle.shape)[0])
+        encoded = bundle.encoder(encode_sources(bundle.tokenizer, batch, bundle.shape)[0].to(bundle.device))
         uniform = uniforms(seed, batch, n)
         yield encoded, draw(
             bundle.encoder, policy, encoded, uniform, temperature=temperature, max_tokens=max_tokens
@@ -153,9 +158,11 @@ def drawn_batches(
 
 def texts_of(bundle: Bundle, drawn: Drawn) -> list[list[str]]:
     """What was drawn for each text, as text."""
-    return [[decode(bundle.tokenizer, row) for row in rows] for rows in drawn.tokens.tolist()]
+    n = drawn.tokens.shape[1]
+    flat = decode_all(bundle.tokenizer, drawn.tokens.flatten(0, 1).tolist())
+    return [flat[start : start + n] for start in range(0, len(flat), n)]
 
 
 def sequence_log_probs(bundle: Bundle, policy: Policy, encoded: Encoded, tokens: Tensor) -> Tensor:
     """Log-probabilities ``(B, n)`` of whole summaries ``(B, n, T)`` at temperature 1."""
-    return token_log_probs(bundle.encoder, policy, encoded, tokens, tokens != PAD).sum(dim=2)
+    return token_log_probs(bundle.encoder, policy, encoded, tokens).sum(dim=2)

@@ -16,7 +16,7 @@ from models.summarize_feedback.candidates import drawn_batches, texts_of
 from models.summarize_feedback.examples import encode_sources, pad
 from models.summarize_feedback.labeller import gold, label, temperature_for
 from models.summarize_feedback.network import Shape
-from models.summarize_feedback.tokenizer import clean, encode_summary
+from models.summarize_feedback.tokenizer import clean, encode_summaries
 
 LEAD_WORDS = 15
 SFT_KINDS = ("sample .7", "sample .7 b", "sample 1", "sample 1 b", "greedy")
@@ -88,38 +88,53 @@ def lead(text: str, count: int = LEAD_WORDS) -> str:
 def simulate(
     bundle: Bundle, pairs: Sequence[tuple[str, str]], *, count: int, seed: int, tau: float | None = None
 ) -> tuple[Preferences, float]:
-    """``count`` comparisons, two a text, labelled by the simulated labeller; and its temperature ``tau``.
+    """``count`` comparisons labelled by the simulated labeller, and its temperature ``tau``.
 
+    There are two a text, or more where there are too few texts for that; of a text no two compare the same summaries.
     60% compare two summaries of the supervised policy (two at temperature .7, two at 1, the greedy one); the others
     take in the lead sentence and the reference too.
     """
     generator = np.random.default_rng(seed)
-    order = generator.permutation(len(pairs))
-    chosen = [int(i) for i in np.resize(order, -(-count // 2))]
-    texts = [pairs[i][0] for i in chosen]
+    each = max(2, -(-count // len(pairs)))
+    chosen = generator.permutation(len(pairs))[: -(-count // each)]
+    used = [pairs[i] for i in chosen]
+    written = _candidates(bundle, used, seed)
+    texts: list[str] = []
+    candidates: list[tuple[str, str]] = []
+    kinds: list[tuple[str, str]] = []
+    differences: list[float] = []
+    for (text, reference), summaries in zip(used, written, strict=True):
+        quality: dict[str, float] = {}
+        seen: set[frozenset[str]] = set()
+        for _ in range(min(each, count - len(texts))):
+            pool = SFT_KINDS if generator.random() < _SFT_SHARE else KINDS
+            first, second = (str(kind) for kind in generator.choice(pool, 2, replace=False))
+            a, b = summaries[first], summaries[second]
+            if not a or not b or a == b or frozenset((a, b)) in seen:
+                continue
+            seen.add(frozenset((a, b)))
+            for summary in (a, b):
+                if summary not in quality:
+                    quality[summary] = gold(text, summary, reference)
+            texts.append(text)
+            candidates.append((a, b))
+            kinds.append((first, second))
+            differences.append(quality[a] - quality[b])
+    found = np.array(differences)
+    tau = temperature_for(found) if tau is None else tau
+    return Preferences(texts, candidates, label(found, tau, generator), found, kinds), tau
+
+
+def _candidates(bundle: Bundle, pairs: Sequence[tuple[str, str]], seed: int) -> list[dict[str, str]]:
+    """The summaries of each text that are compared, by kind."""
+    texts = [text for text, _ in pairs]
     cool = _written(bundle, texts, 2, 0.7, seed)
     warm = _written(bundle, texts, 2, 1.0, seed + 1)
     greedy = _written(bundle, texts, 1, 0.0, seed)
-    rows = [
-        dict(zip(KINDS, [*a, *b, *c, lead(pairs[i][0]), clean(pairs[i][1])], strict=True))
-        for i, a, b, c in zip(chosen, cool, warm, greedy, strict=True)
+    return [
+        dict(zip(KINDS, [*a, *b, *c, lead(text), clean(reference)], strict=True))
+        for (text, reference), a, b, c in zip(pairs, cool, warm, greedy, strict=True)
     ]
-    kept_texts, candidates, kinds, differences = [], [], [], []
-    for number in range(count):
-        position = number // 2
-        pool = SFT_KINDS if generator.random() < _SFT_SHARE else KINDS
-        first, second = (str(kind) for kind in generator.choice(pool, 2, replace=False))
-        a, b = rows[position][first], rows[position][second]
-        if not a or not b or a == b:
-            continue
-        text, reference = pairs[chosen[position]]
-        kept_texts.append(text)
-        candidates.append((a, b))
-        kinds.append((first, second))
-        differences.append(gold(text, a, reference) - gold(text, b, reference))
-    found = np.array(differences)
-    tau = temperature_for(found) if tau is None else tau
-    return Preferences(kept_texts, candidates, label(found, tau, generator), found, kinds), tau
 
 
 def _written(bundle: Bundle, texts: Sequence[str], n: int, temperature: float, seed: int) -> list[list[str]]:
@@ -131,10 +146,11 @@ def _written(bundle: Bundle, texts: Sequence[str], n: int, temperature: float, s
 
 def encode_preferences(tokenizer: Tokenizer, preferences: Preferences, shape: Shape) -> tuple[Tensor, Tensor]:
     """Int64 texts ``(N, S)`` and summaries ``(N, 2, T)``, the preferred one first."""
-    sources, _ = encode_sources(tokenizer, preferences.texts, shape)
+    texts = {text: row for row, text in enumerate(dict.fromkeys(preferences.texts))}
+    sources, _ = encode_sources(tokenizer, list(texts), shape)
     ordered = [
         candidates if preferred == 0 else candidates[::-1]
         for candidates, preferred in zip(preferences.candidates, preferences.preferred, strict=True)
     ]
-    flat = [encode_summary(tokenizer, summary, shape.summary_tokens) for pair in ordered for summary in pair]
-    return sources, pad(flat).view(len(preferences), 2, -1)
+    flat = encode_summaries(tokenizer, [summary for pair in ordered for summary in pair], shape.summary_tokens)
+    return sources[[texts[text] for text in preferences.texts]], pad(flat).view(len(preferences), 2, -1)

@@ -21,7 +21,7 @@ class Drawn:
     """Drawn summaries.
 
     Attributes:
-        tokens: int64 ``(B, n, T)``, <pad> after <eos>.
+        tokens: int64 ``(B, n, T)`` on the networks' device, <pad> after <eos>.
         log_probs: float32 ``(B, n)``, of the whole summary at temperature 1, without truncation.
     """
 
@@ -81,16 +81,18 @@ def draw(
         max_tokens: after which a summary is cut.
     """
     texts, n, _ = uniform.shape
-    tokens = torch.full((texts, n, max_tokens), PAD)
-    log_probs = torch.zeros(texts, n)
-    live = torch.arange(texts)
-    ended = torch.zeros(texts, n, dtype=torch.bool)
+    device = encoded.memory.device
+    uniform = uniform.to(device)
+    tokens = torch.full((texts, n, max_tokens), PAD, device=device)
+    log_probs = torch.zeros(texts, n, device=device)
+    live = torch.arange(texts, device=device)
+    ended = torch.zeros(texts, n, dtype=torch.bool, device=device)
     text, keys = policy.decoder.text_keys_values(encoded), policy.copy_key(encoded.memory)
-    last = torch.full((texts, n, 1), BOS)
+    last = torch.full((texts, n, 1), BOS, device=device)
     past: list[Tensor] | None = None
     for step in range(max_tokens):
-        hidden, past = policy.decoder(encoder.embed(last.to(encoded.memory.device)), text, encoded.mask, past)
-        found = policy.log_probs(hidden, keys, encoded, encoder.embedding.weight, None).cpu()
+        hidden, past = policy.decoder(encoder.embed(last), text, encoded.mask, past)
+        found = policy.log_probs(hidden, keys, encoded, encoder.embedding.weight, None)
         chosen = _choose(found, uniform[live, :, step].flatten(), temperature, top_p)
         gained = found.gather(1, chosen[:, None]).view(len(live), n)
         chosen = chosen.view(len(live), n).masked_fill(ended, PAD)
@@ -103,10 +105,9 @@ def draw(
             break
         if going.sum() <= 0.75 * len(live):
             live, ended, last = live[going], ended[going], last[going]
-            kept = going.to(encoded.memory.device)
-            past = [cache.unflatten(1, (-1, n))[:, kept].flatten(1, 2) for cache in past]
-            text = [cache[:, kept] for cache in text]
-            keys, encoded = keys[kept], Encoded(encoded.memory[kept], encoded.tokens[kept])
+            past = [cache.unflatten(1, (-1, n))[:, going].flatten(1, 2) for cache in past]
+            text = [cache[:, going] for cache in text]
+            keys, encoded = keys[going], Encoded(encoded.memory[going], encoded.tokens[going])
     return Drawn(tokens[:, :, : step + 1], log_probs)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
@@ -16,16 +17,11 @@ from models.core.run import Run
 from models.core.sources import load
 from models.summarize_feedback.best_of_n import expected_best, kl_bound
 from models.summarize_feedback.bundle import WEIGHTS, Bundle, read_bundle
-from models.summarize_feedback.candidates import sequence_log_probs
-from models.summarize_feedback.comparisons import (
-    SFT_KINDS,
-    Preferences,
-    encode_preferences,
-    lead,
-    simulate,
-)  # fmt: skip
-from models.summarize_feedback.examples import encode_sources, pairs_of
+from models.summarize_feedback.comparisons import lead
+from models.summarize_feedback.examples import encode_pairs, pairs_of
+from models.summarize_feedback.judges import reward_figures
 from models.summarize_feedback.labeller import golds
+from models.summarize_feedback.length_control import length_rows
 from models.summarize_feedback.long_texts import long_text_rows
 from models.summarize_feedback.measure import (
     Samples,
@@ -37,21 +33,27 @@ from models.summarize_feedback.measure import (
     sample,
     win_rate,
 )  # fmt: skip
-from models.summarize_feedback.network import lengths
-from models.summarize_feedback.reward import rewards_of
 from models.summarize_feedback.rouge import words
+from models.summarize_feedback.sft import perplexity
 
-TEXTS, SAMPLES, COMPARISONS, TEMPERATURE = 400, 32, 2000, 0.7
+TEXTS, SAMPLES, COMPARISONS, TEMPERATURE = 400, 32, 2000, 0.7  # of one evaluation on a CPU
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 Row = dict[str, float | int | str | None]
 Pairs = Sequence[tuple[str, str]]
 
 
-def evaluate_method(checkpoint: Checkpoint, run: Run, dataset: Dataset | None) -> Figures:
+def evaluate_method(
+    checkpoint: Checkpoint, run: Run, dataset: Dataset | None, *, texts: int = TEXTS, samples: int = SAMPLES,
+    comparisons: int = COMPARISONS,
+) -> Figures:  # fmt: skip
     """Measure the checkpoint on the test split of the package descriptions, or on ``dataset``.
 
-    The first 400 pairs are used. The over-optimization curve is the stored one: `python -m
-    models.summarize_feedback.ship` makes it.
+    What takes a training is the stored one: `python -m models.summarize_feedback.ship` makes it.
+
+    Args:
+        texts: pairs that are summarised, of all in a fixed order.
+        samples: drawn of each for the best of n.
+        comparisons: simulated ones that the reward model is measured on.
 
     Raises:
         MethodError: the data set holds no pairs.
@@ -62,21 +64,21 @@ def evaluate_method(checkpoint: Checkpoint, run: Run, dataset: Dataset | None) -
     data = load("package-descriptions", "test") if dataset is None else dataset
     everything = pairs_of(data)
     order = np.random.default_rng(0).permutation(len(everything))
-    pairs = [everything[i] for i in order[:TEXTS]]
-    bundle = read_bundle(checkpoint)
+    pairs = [everything[i] for i in order[:texts]]
+    bundle = read_bundle(checkpoint).to(torch.device(run.device))
     run.progress(0.05, "summaries", f"{len(pairs)} texts")
     setting = f"{len(pairs)} pairs of {data.name or 'the data set'}"
-    figures, tables, claims = summary_figures(bundle, pairs, run.seed, setting)
+    figures, tables, claims = summary_figures(bundle, pairs, run.seed, setting, samples)
     if bundle.reward is not None:
         run.progress(0.6, "reward model")
-        count = min(COMPARISONS, 2 * len(everything))
+        count = min(comparisons, 2 * len(everything))
         more, table = reward_figures(bundle, everything, count, run.seed)
         figures, tables = figures + more, tables | {"reward model": table}
         run.progress(0.8, "long texts")
         tables["long texts"] = long_text_rows(bundle, pairs, run.seed)
     if dataset is None:
         stored = Checkpoint(WEIGHTS).figures
-        tables |= {} if stored is None else {k: v for k, v in stored.tables.items() if k.startswith("ppo")}
+        tables = tables if stored is None else {k: v for k, v in stored.tables.items() if k not in tables} | tables
     return Figures(
         figures=figures,
         claims=[f"preference_source: {bundle.preference_source}.", *claims],
@@ -93,11 +95,11 @@ def first_sentence(text: str) -> str:
 
 
 def summary_figures(
-    bundle: Bundle, pairs: Pairs, seed: int, setting: str
+    bundle: Bundle, pairs: Pairs, seed: int, setting: str, samples: int
 ) -> tuple[list[Figure], dict[str, list[Row]], list[str]]:
     """ROUGE, quality, length and win rate of every way to summarise; the best-of-n curve."""
     texts = [text for text, _ in pairs]
-    many = sample(bundle, bundle.sft, texts, n=SAMPLES, temperature=TEMPERATURE, seed=seed)
+    many = sample(bundle, bundle.sft, texts, n=samples, temperature=TEMPERATURE, seed=seed)
     greedy = sample(bundle, bundle.sft, texts, n=1, temperature=0, seed=seed)
     plain = [row[0] for row in many.texts]
     subjects = {
@@ -117,7 +119,8 @@ def summary_figures(
         subjects["ppo, one sample"] = [row[0] for row in tuned.texts]
         subjects["ppo, best of 16"] = best(tuned, 16, tuned.rewards)
     rows = summary_rows(pairs, subjects, plain)
-    tables: dict[str, list[Row]] = {"summaries": rows}
+    compared = {name: written for name, written in subjects.items() if written is not plain}
+    tables: dict[str, list[Row]] = {"summaries": rows, "length control": length_rows(pairs, compared, plain)}
     if bundle.reward is not None:
         tables["best of n"] = best_of_n_rows(pairs, many)
     figures = [
@@ -126,6 +129,8 @@ def summary_figures(
         for name in ("ROUGE-1", "ROUGE-L", "quality G")
     ]
     figures[0:0] = _headline(rows, setting)
+    found = perplexity(bundle.encoder, bundle.sft, encode_pairs(bundle.tokenizer, pairs, bundle.shape))
+    figures.append(Figure(name="perplexity of a reference token", value=found, subject="sft", setting=setting))
     return figures, tables, _claims(rows, tables.get("best of n", []), tuned)
 
 
@@ -169,16 +174,18 @@ def _word_counts(summaries: Sequence[str]) -> Float64:
 
 
 def best_of_n_rows(pairs: Pairs, many: Samples) -> list[Row]:
-    """Expected reward and quality of the best of n by reward, from all samples of each text, with 95% intervals."""
+    """Expected reward and quality of the best of n by reward, from all samples of each text, with 95% intervals.
+
+    Gains over one and falls from the best n are of the same texts, so their intervals are those of paired differences.
+    """
     texts, references = zip(*pairs, strict=True)
     found = golds(texts, many.texts, references)
-    one = found.mean(axis=1)
+    sizes = [n for n in SIZES if n <= many.rewards.shape[1]]
+    values = [expected_best(many.rewards, found, n) for n in sizes]
+    peak = max(values, key=np.mean)
     rows: list[Row] = []
-    for n in SIZES:
-        if n > many.rewards.shape[1]:
-            break
-        reward, value = expected_best(many.rewards, many.rewards, n), expected_best(many.rewards, found, n)
-        gain = value - one
+    for n, value in zip(sizes, values, strict=True):
+        reward, gain, fall = expected_best(many.rewards, many.rewards, n), value - found.mean(axis=1), peak - value
         rows.append(
             {
                 "n": n,
@@ -189,73 +196,11 @@ def best_of_n_rows(pairs: Pairs, many: Samples) -> list[Row]:
                 "quality ±": interval(value),
                 "gain over one": float(gain.mean()),
                 "gain ±": interval(gain),
+                "fall from the best n": float(fall.mean()),
+                "fall ±": interval(fall),
             }
         )
     return rows
-
-
-def reward_figures(bundle: Bundle, pairs: Pairs, count: int, seed: int) -> tuple[list[Figure], list[Row]]:
-    """Agreement of the reward model and of simple rules with the labeller without its noise."""
-    made, _ = simulate(bundle, pairs, count=count, seed=seed, tau=1e-6)
-    made = made.select(np.flatnonzero(made.differences != 0))
-    margins = preference_margins(bundle, made)
-    sft = np.array([a in SFT_KINDS and b in SFT_KINDS for a, b in made.kinds])
-    against = np.array(["reference" in kinds and "lead" not in kinds for kinds in made.kinds])
-    rows: list[Row] = [
-        {
-            "judge": judge,
-            "sft against sft": _agreement(margin[sft]),
-            "all pairs": _agreement(margin),
-            "reference against sft": _agreement(margin[against]),
-            "comparisons": len(made),
-        }
-        for judge, margin in margins.items()
-    ]
-    setting = f"{int(sft.sum())} pairs of two supervised summaries, simulated labeller without noise"
-    figures = [
-        Figure(
-            name="agreement with the labeller", value=float(str(row["sft against sft"])), setting=setting,
-            subject="method" if row["judge"] == "reward model" else str(row["judge"]),
-            headline=row["judge"] == "reward model",
-        )
-        for row in rows
-    ]  # fmt: skip
-    return figures, rows
-
-
-def _agreement(margin: Float64) -> float | None:
-    return float(((margin > 0) + 0.5 * (margin == 0)).mean()) if len(margin) else None
-
-
-def preference_margins(bundle: Bundle, made: Preferences) -> dict[str, Float64]:
-    """By how much each judge prefers what was preferred, float64 ``(N,)``."""
-    assert bundle.reward is not None
-    sources, summaries = encode_preferences(bundle.tokenizer, made, bundle.shape)
-    rewards = rewards_of(bundle.encoder, bundle.sft, bundle.reward, sources, summaries).double().numpy()
-    parts = []
-    for start in range(0, len(made), 256):
-        part = slice(start, start + 256)
-        encoded = bundle.encoder(encode_sources(bundle.tokenizer, made.texts[part], bundle.shape)[0])
-        parts.append(sequence_log_probs(bundle, bundle.sft, encoded, summaries[part]).detach().double().numpy())
-    likely = np.concatenate(parts)
-    ordered = [c if p == 0 else c[::-1] for c, p in zip(made.candidates, made.preferred, strict=True)]
-    counted = np.array([[len(words(summary)) for summary in pair] for pair in ordered], dtype=np.float64)
-    overlap = np.array(
-        [
-            [len(set(words(summary)) & set(words(lead(text)))) / max(1, len(set(words(summary)))) for summary in pair]
-            for pair, text in zip(ordered, made.texts, strict=True)
-        ]
-    )
-    found = {
-        "reward model": rewards,
-        "log-probability": likely,
-        "log-probability per token": likely / lengths(summaries).numpy(),
-        "longer": counted,
-        "overlap with the lead": overlap,
-    }
-    return {name: values[:, 0] - values[:, 1] for name, values in found.items()} | {
-        "shorter": counted[:, 1] - counted[:, 0]
-    }
 
 
 def _claims(rows: Sequence[Row], curve: Sequence[Row], tuned: Samples | None) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +18,10 @@ from models.core.dataset import Dataset
 from models.core.inputs import InputError, Int64
 from models.core.method import MethodError
 from models.summarize_feedback.network import Shape
-from models.summarize_feedback.tokenizer import BOS, PAD, encode_summary, encode_text, windows_of
+from models.summarize_feedback.tokenizer import BOS, PAD, clean, encode_summaries, windows_of
 
 Bools = npt.NDArray[np.bool_]
+_KEY_WORDS = 4
 _POOL = 32  # batches that are sorted by length together
 
 
@@ -37,6 +41,22 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    @cached_property
+    def lengths(self) -> tuple[Int64, Int64]:
+        """Tokens of each text and of each summary."""
+        texts, summaries = ((side != PAD).sum(dim=1).cpu().numpy() for side in (self.sources, self.summaries))
+        return texts, summaries
+
+    def to(self, device: torch.device | str) -> Examples:
+        """The same examples on a device."""
+        return Examples(self.sources.to(device), self.summaries.to(device), self.longer)
+
+    def batch(self, chosen: Int64 | slice) -> tuple[Tensor, Tensor]:
+        """Some texts and summaries, each without the columns that hold nothing but padding."""
+        rows = chosen if isinstance(chosen, slice) else torch.from_numpy(chosen).to(self.sources.device)
+        text, summary = (int(side[chosen].max()) for side in self.lengths)
+        return self.sources[rows, :text], self.summaries[rows, :summary]
 
 
 def pad(rows: Sequence[Sequence[int]]) -> Tensor:
@@ -76,7 +96,7 @@ def pairs_of(dataset: Dataset) -> list[tuple[str, str]]:
 def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], shape: Shape) -> Examples:
     """Tokenise pairs, fitted to the lengths of ``shape``."""
     sources, longer = encode_sources(tokenizer, [text for text, _ in pairs], shape)
-    summaries = [encode_summary(tokenizer, summary, shape.summary_tokens) for _, summary in pairs]
+    summaries = encode_summaries(tokenizer, [summary for _, summary in pairs], shape.summary_tokens)
     return Examples(sources, pad(summaries), int(longer.sum()))
 
 
@@ -97,13 +117,23 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     Raises:
         InputError: a text is empty; names its position when there are several.
     """
-    rows = []
-    for position, text in enumerate(texts):
-        try:
-            rows.append(encode_text(tokenizer, text))
-        except InputError as error:
-            raise InputError(f"text {position}: {error}" if len(texts) > 1 else str(error)) from None
-    return rows
+    cleaned = [clean(text) for text in texts]
+    if not all(cleaned):
+        raise InputError(f"text {cleaned.index('')}: the text is empty" if len(texts) > 1 else "the text is empty")
+    return [list(found.ids) for found in tokenizer.encode_batch(cleaned, add_special_tokens=False)]
+
+
+def left_for_feedback(texts: Sequence[str], share: float) -> Bools:
+    """Which texts the supervised stage leaves to the stages that learn from feedback, ``(N,)``.
+
+    Texts that begin with the same four words stay on one side: they are variants of one, with nearly the same summary.
+    """
+    keys = [" ".join(clean(text).lower().split()[:_KEY_WORDS]) for text in texts]
+    counted = Counter(keys)
+    order = sorted(counted, key=lambda key: sha256(key.encode()).digest())
+    before = np.cumsum([0, *(counted[key] for key in order)])[:-1]
+    left = {key for key, first in zip(order, before, strict=True) if first < share * len(texts)}
+    return np.array([key in left for key in keys])
 
 
 def length_batches(lengths: Int64, size: int, generator: np.random.Generator) -> Iterator[Int64]:

@@ -38,7 +38,7 @@ def sample(bundle: Bundle, policy: Policy, texts: Sequence[str], *, n: int, temp
     for encoded, drawn in drawn_batches(
         bundle, policy, texts, n=n, temperature=temperature, seed=seed, max_tokens=MAX_TOKENS
     ):
-        rewards = torch.full(drawn.log_probs.shape, torch.nan)
+        rewards = torch.full_like(drawn.log_probs, torch.nan)
         if bundle.reward is not None:
             rewards = bundle.reward(bundle.encoder, bundle.sft, encoded, drawn.tokens)
         before = drawn.log_probs
@@ -46,7 +46,7 @@ def sample(bundle: Bundle, policy: Policy, texts: Sequence[str], *, n: int, temp
             before = sequence_log_probs(bundle, bundle.sft, encoded, drawn.tokens)
         found.append([rewards, drawn.log_probs, drawn.log_probs - before, lengths(drawn.tokens), drawn.ended])
         written += texts_of(bundle, drawn)
-    columns = [torch.cat(parts).double().numpy() for parts in zip(*found, strict=True)]
+    columns = [torch.cat(parts).double().cpu().numpy() for parts in zip(*found, strict=True)]
     return Samples(written, *columns)
 
 
@@ -71,9 +71,11 @@ def win_rate(ours: Float64, theirs: Float64) -> float:
     return float(((ours > theirs) + 0.5 * (ours == theirs)).mean())
 
 
-def matched_win_rate(ours: Float64, theirs: Float64, our_words: Float64, their_words: Float64) -> tuple[float, int]:
-    """Win rate on the texts where both summaries have as many words, one more or less; and how many they are."""
-    near = np.abs(our_words - their_words) <= 1
+def matched_win_rate(
+    ours: Float64, theirs: Float64, our_words: Float64, their_words: Float64, tolerance: int = 1
+) -> tuple[float, int]:
+    """Win rate on the texts where both summaries have as many words, ``tolerance`` more or less; how many they are."""
+    near = np.abs(our_words - their_words) <= tolerance
     return (win_rate(ours[near], theirs[near]) if near.any() else float("nan")), int(near.sum())
 
 

@@ -70,7 +70,7 @@ class Yardstick:
             k1, _, _ = kl_estimates(ours - theirs)
             parts.append((bundle.reward(bundle.encoder, bundle.sft, encoded, tokens)[:, 0], k1.sum(dim=1)))
             written += [row[0] for row in texts_of(bundle, drawn)]
-        rewards, divergence = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
+        rewards, divergence = (torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True))
         quality = golds(self._texts, [[summary] for summary in written], self._references)[:, 0]
         counted = np.array([len(words(summary)) for summary in written], dtype=np.float64)
         return quality, counted, rewards, divergence, written
@@ -131,4 +131,15 @@ def verdict(rows: Sequence[Row]) -> str:
         f"beta {rows[0]['beta']}: quality peaks at iteration {rows[peak]['iteration']} and ends {fall:.3f} below it, "
         f"{'more' if fell else 'less'} than two standard errors; "
         f"reward is {'' if highest else 'not '}highest at the end."
+    )
+
+
+def best_of_n_verdict(rows: Sequence[Row]) -> str:
+    """Whether quality fell from the best n by more than two standard errors of the paired difference."""
+    best = max(rows, key=lambda row: float(str(row["quality G"])))
+    fall, error = (float(str(rows[-1][name])) for name in ("fall from the best n", "fall ±"))
+    fell = rows[-1] is not best and fall > 2 * error / 1.96
+    return (
+        f"Best of n: quality peaks at n = {best['n']} and is {fall:.4f} ± {error:.4f} below that at n = "
+        f"{rows[-1]['n']}, {'more' if fell else 'less'} than two standard errors."
     )

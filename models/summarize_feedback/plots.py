@@ -25,21 +25,35 @@ def draw_best_of_n(path: Path, rows: Sequence[Row]) -> None:
     canvas.savefig(path, dpi=120)
 
 
-def draw_over_optimization(path: Path, rows: Sequence[Row]) -> None:
-    """Reward and quality against the root of the divergence, one line a run, with 95% intervals; a PNG."""
+def draw_over_optimization(path: Path, rows: Sequence[Row], best_of_n: Sequence[Row] = ()) -> None:
+    """Reward and quality against the root of the divergence, one line a run, with 95% intervals; a PNG.
+
+    Args:
+        rows: measurements along runs of PPO.
+        best_of_n: drawn black and dashed at the bound of their divergence.
+    """
     canvas = Canvas(figsize=(9, 3.8), layout="constrained")
     panels = canvas.subplots(1, 2)
-    runs: dict[tuple[float, int], list[Row]] = {}
+    runs: dict[tuple[float, float, int], list[Row]] = {}
     for row in rows:
-        runs.setdefault((float(str(row["beta"])), int(str(row.get("seed", 0)))), []).append(row)
-    colours = {beta: f"C{i}" for i, beta in enumerate(sorted({beta for beta, _ in runs}, reverse=True))}
-    for (beta, _), found in sorted(runs.items(), reverse=True):
+        key = float(str(row["beta"])), float(str(row.get("learning rate", 0))), int(str(row.get("seed", 0)))
+        runs.setdefault(key, []).append(row)
+    colours = {beta: f"C{i}" for i, beta in enumerate(sorted({beta for beta, _, _ in runs}, reverse=True))}
+    for (beta, _, _), found in sorted(runs.items(), reverse=True):
         distance = np.sqrt(np.maximum(_column(found, "KL"), 0))
         for axes, (name, error, _title) in zip(panels, _PANELS, strict=True):
             axes.errorbar(
                 distance, _column(found, name), _column(found, error), marker=".", color=colours[beta], capsize=2,
                 linewidth=1, elinewidth=0.6,
             )  # fmt: skip
+    if best_of_n:
+        distance = np.sqrt(_column(best_of_n, "KL bound"))
+        for axes, (name, error, _title) in zip(panels, _PANELS, strict=True):
+            axes.errorbar(
+                distance, _column(best_of_n, name), _column(best_of_n, error), marker=".", color="black", capsize=2,
+                linewidth=1, elinewidth=0.6, linestyle="--",
+            )  # fmt: skip
+        panels[0].plot([], [], color="black", linestyle="--", label="best of n")
     for axes, (_name, _error, title) in zip(panels, _PANELS, strict=True):
         axes.set(xlabel="sqrt(KL from the supervised policy)", ylabel=title)
         axes.spines[["top", "right"]].set_visible(False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.core.run import Run
 from models.core.training import pack_training, unpack_training
@@ -24,7 +25,7 @@ from models.summarize_feedback.ppo_math import (
     whiten,
 )  # fmt: skip
 from models.summarize_feedback.schema import PolicyOptions
-from models.summarize_feedback.scorer import Scorer
+from models.summarize_feedback.scorer import Scorer, token_log_probs
 from models.summarize_feedback.tokenizer import PAD
 
 _SAVE_EVERY = 25
@@ -35,9 +36,17 @@ Visit = Callable[[int, Policy], None]
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """Episodes of one iteration; all ``(B, T)`` but ``scores`` ``(B,)`` and the texts."""
+    """Episodes of one iteration; all ``(B, T)`` but ``scores`` ``(B,)`` and the texts.
+
+    Attributes:
+        encoded, read: the texts as the policies and as reward and value see them.
+        likely: log-probability of the token before each under the supervised policy at temperature 1, which the value
+            network reads.
+    """
 
     encoded: Encoded
+    read: Encoded
+    likely: Tensor
     tokens: Tensor
     mask: Tensor
     log_probs: Tensor
@@ -59,12 +68,14 @@ def tempered_log_probs(
 class Trainer:
     """Policy and value network in training; reference policy, reward model and encoder stay as they are.
 
-    The text is encoded once an iteration, and all four decoders attend to that.
+    A text is encoded twice an iteration: by the encoder, which both policies attend to, and by the reader of the reward
+    model, which the value network shares.
     """
 
     def __init__(self, encoder: Encoder, reference: Policy, reward: Scorer, options: PolicyOptions, seed: int) -> None:
         self.encoder, self.reference, self.reward, self.options = encoder, reference, reward, options
         self.policy, self.value = deepcopy(reference), deepcopy(reward)
+        self.value.reader.requires_grad_(False)
         trained = [*self.policy.parameters(), *self.value.parameters()]
         self.optimizer = torch.optim.Adam(trained, lr=options.learning_rate, eps=1e-5)
         self.generator = torch.Generator().manual_seed(seed)
@@ -73,7 +84,8 @@ class Trainer:
     def rollout(self, sources: Tensor) -> Rollout:
         """Draw one summary of each text ``(B, S)`` and judge it."""
         options = self.options
-        encoded = self.encoder(trim(sources))
+        sources = trim(sources)
+        encoded, read = self.encoder(sources), self.reward.read(self.encoder, sources)
         uniform = torch.rand(len(sources), 1, options.max_tokens, generator=self.generator, dtype=torch.float64)
         drawn = draw(
             self.encoder, self.policy, encoded, uniform, temperature=options.temperature, max_tokens=options.max_tokens
@@ -81,11 +93,17 @@ class Trainer:
         tokens = drawn.tokens[:, 0]
         log_probs = tempered_log_probs(self.encoder, self.policy, encoded, tokens, options.temperature)
         before = tempered_log_probs(self.encoder, self.reference, encoded, tokens, options.temperature)
-        scores = self.reward(self.encoder, self.reference, encoded, tokens[:, None])[:, 0]
+        likely = token_log_probs(self.encoder, self.reference, encoded, drawn.tokens)
+        scores = self.reward.judge(self.encoder, read, drawn.tokens, likely)[:, 0]
         scores = torch.where(drawn.ended[:, 0], scores, torch.full_like(scores, options.missing_eos_reward))
-        values = self.value.value(self.encoder, encoded, shift_right(tokens)[:, None])[:, 0]
-        mask = torch.arange(tokens.shape[1]) < lengths(tokens)[:, None]
-        return Rollout(encoded, tokens, mask, log_probs, (log_probs - before).masked_fill(~mask, 0), values, scores)
+        likely = F.pad(likely[:, 0, :-1], (1, 0))
+        values = self._values(read, tokens, likely)
+        mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths(tokens)[:, None]
+        ratio = (log_probs - before).masked_fill(~mask, 0)
+        return Rollout(encoded, read, likely, tokens, mask, log_probs, ratio, values, scores)
+
+    def _values(self, read: Encoded, tokens: Tensor, likely: Tensor) -> Tensor:
+        return self.value.value(self.encoder, read, shift_right(tokens)[:, None], likely[:, None])[:, 0]
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Several passes over the episodes; what the first minibatch showed."""
@@ -95,26 +113,28 @@ class Trainer:
         advantages = whiten(advantages, rollout.mask)
         facts: dict[str, float] = {}
         for rows in self._minibatches(len(rollout.tokens)):
-            encoded, tokens, mask = rollout.encoded.select(rows), rollout.tokens[rows], rollout.mask[rows]
+            encoded, read = rollout.encoded.select(rows), rollout.read.select(rows)
+            tokens, mask = rollout.tokens[rows], rollout.mask[rows]
             log_probs = tempered_log_probs(self.encoder, self.policy, encoded, tokens, options.temperature)
             ratio = (log_probs - rollout.log_probs[rows]).exp()
-            values = self.value.value(self.encoder, encoded, shift_right(tokens)[:, None])[:, 0]
+            values = self._values(read, tokens, rollout.likely[rows])
             policy = policy_loss(ratio, advantages[rows], options.clip)[mask].mean()
             value = value_loss(values, rollout.values[rows], returns[rows], options.value_clip)[mask].mean()
             self.optimizer.zero_grad()
             torch.autograd.backward(policy + options.value_coefficient * value)
-            nn.utils.clip_grad_norm_([*self.policy.parameters(), *self.value.parameters()], 1.0)
+            for network in (self.policy, self.value):  # apart, or the larger gradient would hold the other back
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             self.optimizer.step()
+            off = (ratio[mask].detach() - 1).abs()
             if not facts:
-                off = (ratio[mask].detach() - 1).abs().max()
-                facts = {"first_ratio_error": float(off), "value_loss": float(value.detach())}
-            facts["clipped"] = float(((ratio[mask] - 1).abs() > options.clip).float().mean())
-        return facts
+                facts = {"first_ratio_error": float(off.max()), "value_loss": float(value.detach())}
+        return facts | {"clipped": float((off > options.clip).float().mean())}
 
     def _minibatches(self, episodes: int) -> Iterator[Tensor]:
         count = min(self.options.minibatches, episodes)
         for _ in range(self.options.epochs):
-            yield from torch.randperm(episodes, generator=self.generator).tensor_split(count)
+            order = torch.randperm(episodes, generator=self.generator).to(self.encoder.embedding.weight.device)
+            yield from order.tensor_split(count)
 
 
 def train_ppo(
@@ -134,6 +154,7 @@ def train_ppo(
         FloatingPointError: rewards or divergence show that training went wrong.
     """
     encoder.requires_grad_(False)
+    sources = sources.to(encoder.embedding.weight.device)
     trainer = Trainer(encoder, reference, reward, options, run.seed)
     modules: dict[str, nn.Module] = {"policy": trainer.policy, "value": trainer.value}
     optimizers, generators = {"adam": trainer.optimizer}, {"draws": trainer.generator}
@@ -149,7 +170,7 @@ def train_ppo(
         for group in trainer.optimizer.param_groups:
             group["lr"] = options.learning_rate * max(0.05, 1 - iteration / options.iterations)
         rows = np.random.default_rng([run.seed, iteration]).permutation(len(sources))[: options.batch_size]
-        rollout = trainer.rollout(sources[torch.from_numpy(rows)])
+        rollout = trainer.rollout(sources[torch.from_numpy(rows).to(sources.device)])
         facts = trainer.update(rollout) | _facts(rollout)
         if not all(np.isfinite(list(facts.values()))) or facts["kl"] < _LOWEST_KL:
             raise FloatingPointError(f"PPO went wrong in iteration {iteration + 1}: {facts}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from models.core.dataset import Dataset
 from models.core.feedback import Comparison
@@ -19,8 +20,9 @@ from models.core.method import MethodError
 from models.core.run import Run, State
 from models.summarize_feedback.bundle import SLUG, Bundle, read_bundle
 from models.summarize_feedback.comparisons import Preferences, simulate, stored_preferences
-from models.summarize_feedback.evaluate import best_of_n_rows, preference_margins
+from models.summarize_feedback.evaluate import best_of_n_rows
 from models.summarize_feedback.examples import encode_sources, pairs_of
+from models.summarize_feedback.judges import preference_margins
 from models.summarize_feedback.measure import sample
 from models.summarize_feedback.over_optimization import Row, Yardstick, fit_curve, tune_and_measure, verdict
 from models.summarize_feedback.plots import draw_best_of_n, draw_over_optimization
@@ -196,7 +198,7 @@ def _judged(job: JobContext) -> Bundle:
     checkpoint = job.checkpoint(job.model or SLUG)
     if checkpoint.config.method != SLUG:
         raise MethodError(f"model: it is a version of {checkpoint.config.method}, not of {SLUG}")
-    bundle = read_bundle(checkpoint)
+    bundle = read_bundle(checkpoint).to(torch.device(job.device))
     if bundle.reward is None:
         raise MethodError("model: this version has no reward model")
     return bundle

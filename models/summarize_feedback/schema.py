@@ -90,7 +90,7 @@ class RewardOptions(BaseModel):
     comparisons: Literal["simulated", "human", "mixed"] = Field(
         default="mixed", description="which are learnt from; mixed: what people stored beside simulated ones"
     )
-    simulated: int = Field(default=12_000, ge=16, le=200_000, description="simulated comparisons, two a text")
+    simulated: int = Field(default=12_000, ge=16, le=200_000, description="simulated comparisons, two or more a text")
     min_human: int = Field(default=200, ge=16, description="`human` needs so many stored comparisons")
     epochs: int = Field(default=1, ge=1, le=20)
     batch_size: int = Field(default=64, ge=2, le=1024)
@@ -151,6 +151,13 @@ class Config(BaseModel):
         pattern=r"^[a-z][a-z0-9-]{1,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?$",
         description="version that the stages reward and ppo start from; unset: the shipped one",
     )
+    feedback_share: float = Field(
+        default=0.3,
+        ge=0,
+        le=0.9,
+        description="of the texts, by how they begin: stage sft leaves them to the other stages, which use no others, "
+        "since networks know the summaries that they were trained on by heart; 0: every stage uses every text",
+    )
     sizes: Sizes = Field(default=Sizes(), description="stage sft; the other stages keep those of their base")
     sft: SupervisedOptions = Field(default=SupervisedOptions())
     reward: RewardOptions = Field(default=RewardOptions())
@@ -160,6 +167,7 @@ class Config(BaseModel):
 PRESETS: Mapping[str, Config] = {
     "cpu": Config(),
     "paper": Config(
+        feedback_share=0,  # one pass over the texts: nothing is known by heart
         sizes=Sizes(vocabulary=32_768, width=1024, heads=16, encoder_layers=12, decoder_layers=12, source_tokens=512),
         sft=SupervisedOptions(epochs=1, batch_size=128, learning_rate=6.35e-5),
         reward=RewardOptions(simulated=92_000, learning_rate=1.5e-5),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.core.run import Run
 from models.core.training import pack_training, unpack_training
-from models.summarize_feedback.examples import Examples, length_batches, shift_right, trim
+from models.summarize_feedback.examples import Examples, length_batches, shift_right
 from models.summarize_feedback.network import Encoder, Policy, Shape
 from models.summarize_feedback.schema import SupervisedOptions
 from models.summarize_feedback.tokenizer import PAD
@@ -46,10 +46,12 @@ def train_supervised(
     """
     torch.manual_seed(run.seed)
     encoder, policy = Encoder(shape, options.dropout), Policy(shape, options.dropout)
-    modules = nn.ModuleDict({"encoder": encoder, "policy": policy})
+    modules = nn.ModuleDict({"encoder": encoder, "policy": policy}).to(run.device)
+    examples = examples.to(run.device)
     optimizer = torch.optim.AdamW(
-        modules.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=options.weight_decay
-    )
+        modules.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=options.weight_decay,
+        fused=examples.sources.is_cuda,
+    )  # fmt: skip
     state = run.load_state()
     done = 0
     if state is not None and state[1].get("stage") == "sft":
@@ -62,11 +64,12 @@ def train_supervised(
         if step == steps:
             break
         loss = _step(modules, optimizer, examples, chosen, options, rate_at(step, steps, options.warmup_steps(steps)))
-        if not np.isfinite(loss):
-            raise FloatingPointError("the supervised training diverged; lower the learning rate")
-        if (step + 1) % _REPORT_EVERY == 0:
-            report((step + 1) / steps, f"step {step + 1} of {steps}, loss {loss:.3f}")
-            run.metric("sft_loss", loss, step + 1)
+        if (step + 1) % _REPORT_EVERY == 0 or step + 1 == steps:
+            found = float(loss)  # waits for the device
+            if not np.isfinite(found):
+                raise FloatingPointError("the supervised training diverged; lower the learning rate")
+            report((step + 1) / steps, f"step {step + 1} of {steps}, loss {found:.3f}")
+            run.metric("sft_loss", found, step + 1)
         if (step + 1) % _SAVE_EVERY == 0:
             arrays, meta = pack_training({"model": modules}, {"adam": optimizer}, {})
             run.save_state(arrays, meta | {"stage": "sft", "step": step + 1})
@@ -75,10 +78,9 @@ def train_supervised(
 
 
 def _batches(examples: Examples, size: int, seed: int) -> Iterator[Any]:
-    lengths = (examples.sources != PAD).sum(dim=1).numpy()
     generator = np.random.default_rng(seed)
     while True:
-        yield from length_batches(lengths, min(size, len(lengths)), generator)
+        yield from length_batches(examples.lengths[0], min(size, len(examples)), generator)
 
 
 def _step(
@@ -88,29 +90,26 @@ def _step(
     chosen: Any,
     options: SupervisedOptions,
     rate: float,
-) -> float:
+) -> Tensor:
     for group in optimizer.param_groups:
         group["lr"] = options.learning_rate * rate
-    index = torch.from_numpy(chosen)
     encoder, policy = modules["encoder"], modules["policy"]
     assert isinstance(encoder, Encoder)
     assert isinstance(policy, Policy)
-    loss = -summary_log_probs(encoder, policy, trim(examples.sources[index]), trim(examples.summaries[index])).mean()
+    loss = -summary_log_probs(encoder, policy, *examples.batch(chosen)).mean()
     optimizer.zero_grad()
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
     optimizer.step()
-    return float(loss.detach())
+    return loss.detach()
 
 
 @torch.no_grad()
 def perplexity(encoder: Encoder, policy: Policy, examples: Examples, batch_size: int = 256) -> float:
     """Exponential of the mean negative log-probability of a reference token."""
+    examples = examples.to(encoder.embedding.weight.device)
     found = [
-        summary_log_probs(
-            encoder, policy, trim(examples.sources[start : start + batch_size]),
-            trim(examples.summaries[start : start + batch_size]),
-        )
+        summary_log_probs(encoder, policy, *examples.batch(slice(start, start + batch_size)))
         for start in range(0, len(examples), batch_size)
-    ]  # fmt: skip
+    ]
     return float(torch.exp(-torch.cat(found).mean()))

@@ -1,20 +1,22 @@
 """Makes what ``weights/`` holds, one step at a time, on the package descriptions.
 
-The recipe, all of it the defaults and seed 0, on one thread::
+The recipe; every step takes ``--recipe cpu`` or ``--recipe gpu``, which differ in sizes only::
 
     python -m models.summarize_feedback.ship sft
     python -m models.summarize_feedback.ship reward
-    python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0.1 --seed 0 --keep
-    python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0.1 --seed 1
-    python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0.1 --seed 2
-    python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0 --seed 0
-    python -m models.summarize_feedback.ship ppo rows.jsonl --beta 0 --seed 1 --learning-rate 0.001
-    python -m models.summarize_feedback.ship figures rows.jsonl
+    python -m models.summarize_feedback.ship curve --rows curve.jsonl
+    python -m models.summarize_feedback.ship ppo --rows ppo.jsonl --beta 0.1 --seed 0 --keep
+    python -m models.summarize_feedback.ship ppo --rows ppo.jsonl --beta 0 --seed 0
+    python -m models.summarize_feedback.ship baselines --rows baselines.jsonl
+    python -m models.summarize_feedback.ship best-of-n --rows best.jsonl
+    python -m models.summarize_feedback.ship figures --rows ppo.jsonl curve.jsonl baselines.jsonl best.jsonl
 
-``sft`` takes 3,600 steps of 64 pairs, without dropout, at a peak rate of 2e-3 (22 minutes); ``reward`` learns from
-simulated comparisons of that policy's summaries; ``ppo`` takes 50 rollouts of 128 texts at 1e-4, measures reward and
-quality along the way and appends them to the rows, and ``--keep`` puts the policy into ``weights/``; ``figures``
-measures everything on the test split. A step that is stopped goes on where it was.
+``sft`` trains the supervised policy; ``reward`` learns from simulated comparisons of that policy's summaries of texts
+that it was not trained on; ``curve`` trains reward models on fewer comparisons; ``ppo`` tunes the policy, measures
+reward and quality on the validation split along the way and appends them to the rows, and ``--keep`` puts the policy
+into ``weights/``; ``baselines`` learns from the same comparisons without a reward model; ``best-of-n`` measures the
+supervised policy's on the validation split; ``figures`` measures everything on the test split and stores it with the
+rows. A training that is stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,28 +24,73 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
+import torch
+from pydantic import BaseModel
 
 from models.core.checkpoint import Checkpoint
+from models.core.devices import pick_device
 from models.core.figures import Figure
 from models.core.run import LocalRun
 from models.core.sources import load
-from models.summarize_feedback.bundle import WEIGHTS, read_bundle, write_bundle
-from models.summarize_feedback.evaluate import evaluate_method
+from models.summarize_feedback.baselines import Baseline, tune_on_comparisons
+from models.summarize_feedback.bundle import WEIGHTS, Bundle, read_bundle, write_bundle
+from models.summarize_feedback.comparisons import SFT_KINDS, Preferences, encode_preferences
+from models.summarize_feedback.evaluate import best_of_n_rows, evaluate_method
 from models.summarize_feedback.examples import encode_sources, pairs_of
-from models.summarize_feedback.over_optimization import Row, Yardstick, tune_and_measure, verdict
+from models.summarize_feedback.judges import agreement_rows, noiseless
+from models.summarize_feedback.measure import sample
+from models.summarize_feedback.over_optimization import Row, Yardstick, best_of_n_verdict, tune_and_measure, verdict
+from models.summarize_feedback.reward import train_reward
 from models.summarize_feedback.schema import Config, PolicyOptions, RewardOptions, SupervisedOptions
-from models.summarize_feedback.train import train_stage
+from models.summarize_feedback.train import feedback_pairs, gather_preferences, train_stage
 
 DATA = "package-descriptions"
-VALIDATION_TEXTS, POINTS = 400, 8
+PPO_TABLE, BEST_TABLE = "ppo on validation texts", "best of n on validation texts"
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
-def train(stage: str, config: Config, folder: Path) -> None:
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes of one way to make the weights and to measure them."""
+
+    sft: SupervisedOptions
+    reward: RewardOptions
+    ppo: PolicyOptions
+    texts: int
+    samples: int
+    points: int = 8
+
+    def config(self, stage: str) -> Config:
+        """The configuration of a training stage."""
+        fields = {"sft": self.sft, "reward": self.reward, "ppo": self.ppo}
+        return Config.model_validate({"stage": stage, stage: fields[stage].model_dump()})
+
+
+RECIPES = {
+    "cpu": Recipe(
+        SupervisedOptions(epochs=8, learning_rate=2e-3, dropout=0.2),
+        RewardOptions(comparisons="simulated"),
+        PolicyOptions(),
+        texts=400,
+        samples=32,
+    ),
+    "gpu": Recipe(
+        SupervisedOptions(epochs=20, batch_size=128, learning_rate=2e-3, dropout=0.2, weight_decay=0.1),
+        RewardOptions(comparisons="simulated", simulated=120_000, batch_size=256),
+        PolicyOptions(iterations=200, batch_size=512, minibatches=4),
+        texts=2670,
+        samples=64,
+    ),
+}
+
+
+def train(config: Config, run: LocalRun) -> None:
     """Train a stage and put its checkpoint into ``weights/``."""
-    run = LocalRun(folder / stage, log=print, report=lambda fraction, name, text: print(name, text, flush=True))
     checkpoint = train_stage(load(DATA, "train"), config, run)
     shutil.copytree(checkpoint.folder, WEIGHTS, dirs_exist_ok=True)
     assert checkpoint.figures is not None
@@ -51,78 +98,159 @@ def train(stage: str, config: Config, folder: Path) -> None:
         print(figure.name, figure.text, figure.setting, flush=True)
 
 
-def tune(options: PolicyOptions, seed: int, rows: Path, folder: Path, keep: bool) -> None:
-    """Run PPO on the training texts and measure it on validation texts."""
-    bundle = read_bundle(Checkpoint(WEIGHTS))
-    data = load(DATA, "train")
-    chosen = np.random.default_rng(seed).permutation(len(data))[: options.iterations * options.batch_size]
-    pairs = pairs_of(data)
-    sources, _ = encode_sources(bundle.tokenizer, [pairs[i][0] for i in chosen], bundle.shape)
-    yardstick = Yardstick(bundle, pairs_of(load(DATA, "validation"))[:VALIDATION_TEXTS], options, seed)
-    run = LocalRun(folder / f"ppo-{options.beta}-{seed}", seed=seed)
+def tune(recipe: Recipe, run: LocalRun, rows: Path, keep: bool) -> None:
+    """Run PPO on the texts left for feedback and measure it on the validation split."""
+    bundle, data, config = _bundle(run), load(DATA, "train"), recipe.config("ppo")
+    texts = [text for text, _ in feedback_pairs(pairs_of(data), config)]
+    sources, _ = encode_sources(bundle.tokenizer, texts, bundle.shape)
+    yardstick = Yardstick(bundle, pairs_of(load(DATA, "validation"))[: recipe.texts], recipe.ppo, run.seed)
     policy, found, written = tune_and_measure(
-        bundle, sources, yardstick, options, POINTS, run, lambda fraction, text: print(text, flush=True)
+        bundle, sources, yardstick, recipe.ppo, recipe.points, run, lambda fraction, text: print(text, flush=True)
     )
-    with rows.open("a", encoding="utf-8") as file:
-        for row in found:
-            file.write(json.dumps({"seed": seed, "learning rate": options.learning_rate, **row}) + "\n")
+    _append(rows, PPO_TABLE, [{"seed": run.seed, "learning rate": recipe.ppo.learning_rate, **row} for row in found])
     print(verdict(found), *written[:20], sep="\n")
     if keep:
         bundle.ppo = policy
-        config = Config(stage="ppo", ppo=options)
-        write_bundle(WEIGHTS, bundle, config, data_sha256=data.sha256, seed=seed)
+        write_bundle(WEIGHTS, bundle, config, data_sha256=data.sha256, seed=run.seed)
 
 
-def figures(path: Path, folder: Path) -> None:
-    """Measure the checkpoint on the test split and store it with the rows of PPO."""
-    rows: list[Row] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def learning_curve(recipe: Recipe, run: LocalRun, rows: Path) -> None:
+    """Train reward models on 1,500, 3,000, 6,000, ... comparisons and measure each on the same ones of test texts."""
+    bundle, learnt = _bundle(run), _comparisons(recipe, run)
+    sources, summaries = encode_preferences(bundle.tokenizer, learnt, bundle.shape)
+    tests = pairs_of(load(DATA, "test"))
+    made = noiseless(bundle, tests, 2 * len(tests), 0)
+    count = 1500
+    while count <= len(learnt):
+        bundle.reward = train_reward(
+            bundle.encoder, bundle.sft, bundle.shape, sources[:count], summaries[:count], recipe.reward, run,
+            lambda fraction, text: None,
+        )  # fmt: skip
+        found = agreement_rows(bundle, made)[0]
+        _append(rows, "learning curve of the reward model", [{"seed": run.seed, "learnt from": count, **found}])
+        count *= 2
+
+
+def baselines(recipe: Recipe, run: LocalRun, rows: Path) -> None:
+    """DPO and expert iteration on the reward model's comparisons, measured as PPO is."""
+    bundle, learnt = _bundle(run), _comparisons(recipe, run)
+    yardstick = Yardstick(bundle, pairs_of(load(DATA, "validation"))[: recipe.texts], recipe.ppo, run.seed)
+    own = [row for row, kinds in enumerate(learnt.kinds) if set(kinds) <= set(SFT_KINDS)]
+    settings: list[tuple[Baseline, float]] = [("dpo", 0.1), ("dpo", 0.3), ("dpo", 1.0), ("preferred", 0.0)]
+    for loss, beta in settings:
+        used = learnt if loss == "dpo" else learnt.select(torch.tensor(own).numpy())
+        sources, summaries = encode_preferences(bundle.tokenizer, used, bundle.shape)
+        policy = tune_on_comparisons(
+            bundle.encoder, bundle.sft, sources, summaries, loss, beta=beta, seed=run.seed,
+            learning_rate=recipe.ppo.learning_rate, batch_size=recipe.reward.batch_size,
+        )  # fmt: skip
+        measured, _ = yardstick.measure(policy)
+        row: Row = {"baseline": loss, "beta": beta if loss == "dpo" else None, "seed": run.seed, **measured}
+        _append(rows, "baselines without a reward model", [row])
+
+
+def best_of_n(recipe: Recipe, run: LocalRun, rows: Path) -> None:
+    """The supervised policy's best of n on the texts that PPO is measured on."""
+    bundle, pairs = _bundle(run), pairs_of(load(DATA, "validation"))[: recipe.texts]
+    drawn = sample(
+        bundle, bundle.sft, [text for text, _ in pairs], n=recipe.samples, seed=run.seed,
+        temperature=recipe.ppo.temperature,
+    )  # fmt: skip
+    _append(rows, BEST_TABLE, best_of_n_rows(pairs, drawn))
+
+
+def figures(recipe: Recipe, run: LocalRun, rows: Sequence[Path]) -> None:
+    """Measure the checkpoint on the test split and store it with the rows of the other steps."""
     checkpoint = Checkpoint(WEIGHTS)
-    found = evaluate_method(checkpoint, LocalRun(folder / "evaluate"), None)
-    found.tables["ppo on validation texts"] = rows
+    found = evaluate_method(checkpoint, run, None, texts=recipe.texts, samples=recipe.samples, comparisons=10**6)
+    for path in rows:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            found.tables.setdefault(row.pop("table"), []).append(row)
     runs: dict[tuple[float, float], dict[int, list[Row]]] = {}
-    for row in rows:
+    for row in found.tables.get(PPO_TABLE, []):
         key = float(str(row["beta"])), float(str(row["learning rate"]))
         runs.setdefault(key, {}).setdefault(int(str(row["seed"])), []).append(row)
     for (beta, rate), seeds in sorted(runs.items()):
         found.claims += [f"Seed {seed}, rate {rate:g}, {verdict(measured)}" for seed, measured in seeds.items()]
         for name in ("quality G", "win rate", "KL"):
             finals = [float(str(measured[-1][name])) for measured in seeds.values()]
-            setting = f"beta {beta:g}, rate {rate:g}, {VALIDATION_TEXTS} validation texts"
+            setting = f"beta {beta:g}, rate {rate:g}, one sample of each of the validation texts, {run.device}"
             found.figures.append(Figure.over_seeds(f"{name} of one sample after PPO", finals, setting=setting))
+    if BEST_TABLE in found.tables:
+        found.claims.append(best_of_n_verdict(found.tables[BEST_TABLE]))
     found.command = "python -m models.summarize_feedback.ship"
     checkpoint.write_figures(found)
 
 
+def _bundle(run: LocalRun) -> Bundle:
+    return read_bundle(Checkpoint(WEIGHTS)).to(torch.device(run.device))
+
+
+def _comparisons(recipe: Recipe, run: LocalRun) -> Preferences:
+    config = recipe.config("reward")
+    pairs = feedback_pairs(pairs_of(load(DATA, "train")), config)
+    return gather_preferences(_bundle(run), pairs, config.reward, run)[0]
+
+
+def _append(path: Path, table: str, rows: Sequence[Row]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps({"table": table, **row}) + "\n" for row in rows)
+
+
+_STEPS = {"curve": learning_curve, "baselines": baselines, "best-of-n": best_of_n}
+
+
 def main() -> None:
     """Run one step."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=["sft", "reward", "ppo", "figures"])
-    parser.add_argument("rows", type=Path, nargs="?", default=Path("rows.jsonl"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=[*_STEPS, "sft", "reward", "ppo", "figures"])
+    parser.add_argument("--recipe", choices=list(RECIPES), default="cpu")
+    parser.add_argument("--rows", type=Path, nargs="+", default=[Path("rows.jsonl")])
     parser.add_argument("--folder", type=Path, default=Path("runs/summarize-feedback"))
-    parser.add_argument("--steps", type=int, default=3600)
-    parser.add_argument("--comparisons", type=int, default=RewardOptions().simulated)
-    parser.add_argument("--iterations", type=int, default=PolicyOptions().iterations)
-    parser.add_argument("--beta", type=float, default=0.1)
-    parser.add_argument("--learning-rate", type=float, default=PolicyOptions().learning_rate)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="put the tuned policy into weights/")
+    for name in ("epochs", "dropout", "beta", "learning-rate"):
+        parser.add_argument(f"--{name}", type=float, help="instead of the recipe's")
+    for name in ("comparisons", "iterations"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the recipe's")
     arguments = parser.parse_args()
-    if arguments.step == "sft":
-        options = SupervisedOptions(dropout=0, max_steps=arguments.steps, learning_rate=2e-3)
-        train("sft", Config(sft=options), arguments.folder)
-    elif arguments.step == "reward":
-        train(
-            "reward",
-            Config(stage="reward", reward=RewardOptions(comparisons="simulated", simulated=arguments.comparisons)),
-            arguments.folder,
-        )
+    device = pick_device(arguments.device)
+    torch.set_float32_matmul_precision("high")  # TF32 where there is a GPU
+    recipe = _changed(RECIPES[arguments.recipe], arguments)
+    name = f"{arguments.step}-{recipe.ppo.beta}-{recipe.ppo.learning_rate}-{arguments.seed}"
+    run = LocalRun(
+        arguments.folder / name, seed=arguments.seed, device=device.type, log=print,
+        report=lambda fraction, stage, text: print(stage, text, flush=True),
+    )  # fmt: skip
+    if arguments.step in ("sft", "reward"):
+        train(recipe.config(arguments.step), run)
     elif arguments.step == "ppo":
-        tuning = PolicyOptions(
-            beta=arguments.beta, iterations=arguments.iterations, learning_rate=arguments.learning_rate
-        )
-        tune(tuning, arguments.seed, arguments.rows, arguments.folder, arguments.keep)
+        tune(recipe, run, arguments.rows[0], arguments.keep)
+    elif arguments.step == "figures":
+        figures(recipe, run, arguments.rows)
     else:
-        figures(arguments.rows, arguments.folder)
+        _STEPS[arguments.step](recipe, run, arguments.rows[0])
+
+
+def _changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
+    return replace(
+        recipe,
+        sft=_with(recipe.sft, epochs=arguments.epochs, dropout=arguments.dropout),
+        reward=_with(
+            recipe.reward, simulated=arguments.comparisons,
+            learning_rate=arguments.learning_rate if arguments.step != "ppo" else None,
+        ),
+        ppo=_with(
+            recipe.ppo, beta=arguments.beta, iterations=arguments.iterations,
+            learning_rate=arguments.learning_rate if arguments.step == "ppo" else None,
+        ),
+    )  # fmt: skip
+
+
+def _with(options: OptionsT, **changes: object) -> OptionsT:
+    return options.model_copy(update={name: value for name, value in changes.items() if value is not None})
 
 
 if __name__ == "__main__":

@@ -79,14 +79,29 @@ def _parts(limit: int) -> tuple[int, int]:
 
 def encode_summary(tokenizer: Tokenizer, text: str, limit: int) -> list[int]:
     """A summary's tokens and <eos>; a longer one is cut to ``limit`` tokens and does not end."""
-    return [*tokenizer.encode(clean(text), add_special_tokens=False).ids, EOS][:limit]
+    return encode_summaries(tokenizer, [text], limit)[0]
+
+
+def encode_summaries(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[list[int]]:
+    """:func:`encode_summary` of each."""
+    found = tokenizer.encode_batch([clean(text) for text in texts], add_special_tokens=False)
+    return [[*each.ids, EOS][:limit] for each in found]
 
 
 def decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
-    """The text of ``tokens`` up to <eos>."""
-    ids = list(tokens)
-    end = ids.index(EOS) if EOS in ids else len(ids)
-    return str(tokenizer.decode(ids[:end], skip_special_tokens=False)).strip()
+    """The text of ``tokens`` up to <eos> or the padding."""
+    return decode_all(tokenizer, [tokens])[0]
+
+
+def decode_all(tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
+    """The text of each row up to <eos> or the padding."""
+    found = tokenizer.decode_batch([_ended(list(row)) for row in rows], skip_special_tokens=False)
+    return [str(text).strip() for text in found]
+
+
+def _ended(ids: list[int]) -> list[int]:
+    end = next((position for position, token in enumerate(ids) if token in (EOS, PAD)), len(ids))
+    return ids[:end]
 
 
 def pack_tokenizer(tokenizer: Tokenizer) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from models.core.checkpoint import Checkpoint, CheckpointError
 from models.core.dataset import Dataset
@@ -19,7 +20,7 @@ from models.summarize_feedback.comparisons import (
     simulate,
     stored_preferences,
 )  # fmt: skip
-from models.summarize_feedback.examples import encode_pairs, encode_sources, pairs_of
+from models.summarize_feedback.examples import encode_pairs, encode_sources, left_for_feedback, pairs_of
 from models.summarize_feedback.network import Shape
 from models.summarize_feedback.ppo import train_ppo
 from models.summarize_feedback.reward import calibrate, rewards_of, train_reward
@@ -27,7 +28,7 @@ from models.summarize_feedback.schema import Config, RewardOptions
 from models.summarize_feedback.sft import perplexity, train_supervised
 from models.summarize_feedback.tokenizer import clean, train_tokenizer
 
-_HELD_OUT = 0.05
+_HELD_OUT, _MEASURED = 0.05, 3000  # least share of the texts that measures the supervised policy; most texts
 Pairs = list[tuple[str, str]]
 
 
@@ -56,9 +57,9 @@ def train_stage(dataset: Dataset, config: Config, run: Run) -> Checkpoint:
 
 def _supervised(pairs: Pairs, config: Config, run: Run) -> tuple[Bundle, list[Figure]]:
     run.progress(0.0, "tokenizer", f"{len(pairs)} pairs")
-    order = np.random.default_rng([run.seed, 1]).permutation(len(pairs))
-    held = order[: max(1, round(_HELD_OUT * len(pairs)))]
-    kept = [pairs[i] for i in np.sort(order[len(held) :])]
+    apart = left_for_feedback([text for text, _ in pairs], max(config.feedback_share, _HELD_OUT))
+    kept = [pair for pair, held in zip(pairs, apart, strict=True) if not held]
+    held = [pair for pair, held in zip(pairs, apart, strict=True) if held][:_MEASURED]
     sizes = config.sizes
     tokenizer = train_tokenizer((text for pair in kept for text in pair), sizes.vocabulary)
     shape = Shape(
@@ -73,13 +74,14 @@ def _supervised(pairs: Pairs, config: Config, run: Run) -> tuple[Bundle, list[Fi
     encoder, policy = train_supervised(
         examples, shape, config.sft, run, lambda fraction, text: run.progress(0.02 + 0.96 * fraction, "sft", text)
     )
-    found = perplexity(encoder, policy, encode_pairs(tokenizer, [pairs[i] for i in held], shape))
+    found = perplexity(encoder, policy, encode_pairs(tokenizer, held, shape))
     figure = Figure(name="perplexity of a reference token", value=found, setting=f"{len(held)} held-out pairs")
     return Bundle(shape, tokenizer, encoder, policy), [figure]
 
 
 def _reward(pairs: Pairs, config: Config, run: Run) -> tuple[Bundle, list[Figure]]:
     bundle, options = base_bundle(config, run), config.reward
+    pairs = feedback_pairs(pairs, config)
     run.progress(0.0, "comparisons")
     learnt, source = gather_preferences(bundle, pairs, options, run)
     train, test = split_by_text(learnt, options.validation_share, run.seed)
@@ -99,7 +101,8 @@ def _policy(pairs: Pairs, config: Config, run: Run) -> tuple[Bundle, list[Figure
     bundle = base_bundle(config, run)
     if bundle.reward is None:
         raise MethodError("base: it has no reward model; run the stage `reward` first")
-    sources, _ = encode_sources(bundle.tokenizer, [text for text, _ in pairs], bundle.shape)
+    texts = [text for text, _ in feedback_pairs(pairs, config)]
+    sources, _ = encode_sources(bundle.tokenizer, texts, bundle.shape)
     bundle.ppo, history = train_ppo(
         bundle.encoder, bundle.sft, bundle.reward, sources, config.ppo, run,
         lambda fraction, text: run.progress(0.02 + 0.96 * fraction, "ppo", text),
@@ -115,6 +118,21 @@ def _policy(pairs: Pairs, config: Config, run: Run) -> tuple[Bundle, list[Figure
     ]  # fmt: skip
 
 
+def feedback_pairs(pairs: Pairs, config: Config) -> Pairs:
+    """Those that stage sft has left to the stages that learn from feedback; all of them where it leaves none.
+
+    Raises:
+        MethodError: there are fewer than two.
+    """
+    if not config.feedback_share:
+        return pairs
+    apart = left_for_feedback([text for text, _ in pairs], config.feedback_share)
+    found = [pair for pair, left in zip(pairs, apart, strict=True) if left]
+    if len(found) < 2:
+        raise MethodError("feedback_share: it leaves fewer than two texts for this stage")
+    return found
+
+
 def base_bundle(config: Config, run: Run) -> Bundle:
     """The networks that a stage starts from.
 
@@ -122,7 +140,7 @@ def base_bundle(config: Config, run: Run) -> Bundle:
         MethodError: ``base`` cannot be had, or is of another method.
     """
     if config.base is None:
-        return read_bundle(Checkpoint(WEIGHTS))
+        return read_bundle(Checkpoint(WEIGHTS)).to(torch.device(run.device))
     if not isinstance(run, JobContext):
         raise MethodError("base: only a job can start from another version than the shipped one")
     try:
@@ -133,7 +151,7 @@ def base_bundle(config: Config, run: Run) -> Bundle:
         raise MethodError(f"base: {error}") from error
     if checkpoint.config.method != SLUG:
         raise MethodError(f"base: {config.base} is a version of {checkpoint.config.method}, not of {SLUG}")
-    return read_bundle(checkpoint)
+    return read_bundle(checkpoint).to(torch.device(run.device))
 
 
 def gather_preferences(

@@ -78,10 +78,12 @@ async def _generate(url, body, clients, seconds):
         f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     request, latencies = head.encode() + body, []
-    until = time.perf_counter() + seconds
+    started = time.perf_counter()
+    until = started + seconds
     errors = await asyncio.gather(*(_client(host, int(port), request, until, latencies) for _ in range(clients)))
+    elapsed = time.perf_counter() - started
     milliseconds = np.array(latencies) * 1e3
-    return Load(len(latencies) / seconds, *np.percentile(milliseconds, [50, 99]).tolist(), sum(errors))
+    return Load(len(latencies) / elapsed, *np.percentile(milliseconds, [50, 99]).tolist(), sum(errors))
 
 
 if __name__ == "__main__":

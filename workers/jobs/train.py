@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.core.checkpoint import CONFIG, FIGURES, WEIGHTS
 from models.core.dataset import Kind
 from models.core.registry import MethodEntry, Registry
-from models.core.versions import UnknownVersionError
 from workers.errors import JobSpecError
 from workers.kinds import check_dataset, check_input, named
 from workers.records import JobSpec
@@ -63,11 +62,9 @@ def run(job: WorkerContext, spec: JobSpec) -> dict[str, Any]:
     model, dataset = named(spec.model, "/model"), named(spec.dataset, "/dataset")
     entry = job.registry[model]
     chosen, config = _parse(entry, spec.parameters)
-    name = chosen.version or job.version_name
-    _check_free(job, entry, name)
     checkpoint = entry.method.train(job.dataset(dataset), config, job)
     _leave_artifacts(job, checkpoint)
-    published = job.publish(entry.slug, checkpoint, name)
+    published = job.publish(entry.slug, checkpoint, chosen.version)
     figures = checkpoint.figures
     return {
         "object": "train",
@@ -87,16 +84,6 @@ def _leave_artifacts(job: WorkerContext, checkpoint: Checkpoint) -> None:
         if (checkpoint.folder / name).exists():
             shutil.copyfile(checkpoint.folder / name, job.artifact(name, media_type))
     draw_curves(job.curves, job.artifact("curves.png", "image/png"))
-
-
-def _check_free(job: WorkerContext, entry: MethodEntry, name: str) -> None:
-    """Tell now, not after hours of training, that the version's name is taken."""
-    try:
-        found = job.versions.resolve(f"{entry.slug}@{name}")
-    except UnknownVersionError:
-        return
-    if found.shipped or found.record.job != job.job_id:
-        raise JobSpecError("/parameters/version", f"{found.id} is there already")
 
 
 def _parse(entry: MethodEntry, parameters: dict[str, Any]) -> tuple[TrainParameters, BaseModel]:

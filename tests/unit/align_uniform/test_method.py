@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.align_uniform.baselines import read_index
 from models.align_uniform.evaluate import measure_proof
 from models.align_uniform.network import open_network
+from models.align_uniform.recipes import RECIPES
 from models.align_uniform.schema import Config
+from models.align_uniform.shipping import open_encoder, read_index
 from models.core.checkpoint import Checkpoint, CheckpointError
 from models.core.dataset import Dataset
 from models.core.method import MethodError
@@ -136,7 +137,7 @@ def test_the_proof_on_a_slice(shipped, fashion, tmp_path):
     run = LocalRun(tmp_path)
     figures = measure_proof(shipped, run, fashion.select(order[:400]), fashion.select(order[400:]), names)
     rows = {row["name"]: row for row in figures.tables["encoders"]}
-    assert {*names, "random-s0", "random-s1", "raw pixels", "pca-64", "align-uniform@1"} == rows.keys()
+    assert {*names, *(f"random-s{seed}" for seed in range(5)), "raw pixels", "pca-64", "align-uniform@1"} == rows.keys()
     assert rows["align-uniform-s0"]["linear"] > rows["align-only-s0"]["linear"] + 0.1
     assert rows["align-only-s0"]["uniform"] > -0.1
     assert rows["supervised-s0"]["align"] is None
@@ -145,8 +146,6 @@ def test_the_proof_on_a_slice(shipped, fashion, tmp_path):
 
 
 def test_the_shipped_encoders_are_what_their_recipes_say():
-    from models.align_uniform.baselines import RECIPES, open_encoder
-
     index = read_index()
     assert index.keys() == RECIPES.keys()
     for name, entry in index.items():

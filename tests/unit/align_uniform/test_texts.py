@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.align_uniform.schema import Config
+from models.align_uniform.text_proof import CONTRASTIVE, METHOD, RANDOM, SHIPPED, SPARSE, START, measure_texts
 from models.align_uniform.words import NO_WORD, PAD, BagOfWords, token_matrix, word_view
 from models.core.dataset import Dataset
 from models.core.inputs import TextSpec
@@ -122,8 +123,21 @@ def test_a_version_of_texts_is_measured_on_texts(entry, docstrings, fashion, tra
     assert {"L_align", "L_uniform", "k-NN accuracy (k=20, leave one out)"} <= found
     with pytest.raises(MethodError, match="16 text are needed, this one holds 600 images"):
         entry.method.evaluate(trained, LocalRun(tmp_path), fashion)
-    with pytest.raises(MethodError, match="this one takes texts"):
-        entry.method.evaluate(trained, LocalRun(tmp_path))
+
+
+def test_the_proof_of_texts_on_a_slice(docstrings, trained, tmp_path):
+    run = LocalRun(tmp_path)
+    order = np.random.default_rng(0).permutation(len(docstrings))
+    parts = docstrings.select(order[:220]), docstrings.select(order[220:])
+    figures = measure_texts(trained, run, *parts, seeds=1)
+    rows = {row["group"]: row for row in figures.tables["encoders"]}
+    assert rows.keys() == {SHIPPED, SPARSE, START, RANDOM, METHOD, CONTRASTIVE}
+    assert rows[METHOD]["uniform"] < -1 and rows[SPARSE]["align"] is None
+    assert rows[METHOD]["steps"] == 3 * (220 // CONFIG.batch_size)
+    assert min(row["linear"] for row in rows.values()) > 1.5 / len(docstrings.class_names)
+    assert len(figures.claims) == 5
+    assert (tmp_path / "align-uniform-text.png").read_bytes().startswith(b"\x89PNG")
+    assert run.load_state()[1]["rows"][0]["name"] == SHIPPED, "a proof that is stopped goes on"
 
 
 @pytest.mark.parametrize(

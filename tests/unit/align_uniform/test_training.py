@@ -54,7 +54,8 @@ SAM = SharpnessAware(kind="sam", rho=0.05)
     [{"optimizer": "adam"}, {"optimizer": "sgd"}, {"sharpness_aware": SAM}],
     ids=["adam", "sgd", "sharpness-aware"],
 )
-def test_an_interrupted_training_continues_bit_for_bit(entry, fashion, tiny, tmp_path, change):
+def test_an_interrupted_training_continues_bit_for_bit(entry, fashion, tiny, tmp_path, monkeypatch, change):
+    monkeypatch.setattr("models.align_uniform.train.SAVE_SECONDS", 0.0)
     config = tiny.model_copy(update=change)
     whole = entry.method.train(fashion, config, LocalRun(tmp_path / "whole", seed=1))
     with pytest.raises(Cancelled):
@@ -129,10 +130,11 @@ def test_objective_is_the_weighted_sum():
     x, y = (torch.nn.functional.normalize(torch.randn(8, 4, generator=generator), dim=1) for _ in range(2))
     config = Config(align_weight=2, uniform_weight=0.5, contrastive_weight=3, temperature=0.2)
     total, parts = objective(x, y, config)
+    parts = {name: value.item() for name, value in parts.items()}
     expected = 2 * parts["align"] + 0.5 * parts["uniform"] + 3 * parts["contrastive"]
     assert total.item() == pytest.approx(expected, rel=1e-6)
     _, joint = objective(x, y, config.model_copy(update={"uniform_within": "joint"}))
-    assert joint["uniform"] != parts["uniform"]
+    assert joint["uniform"].item() != parts["uniform"]
 
 
 def test_epochs_are_permutations_that_depend_on_seed_and_epoch():

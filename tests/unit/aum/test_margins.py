@@ -96,7 +96,7 @@ def test_merged_and_restored_parts_equal_one_pass():
         whole.update(*batch)
     for batch in batches[:11]:
         first.update(*batch)
-    resumed.restore(first.state())
+    resumed.load_state(*first.state())
     for batch in batches[11:]:
         second.update(*batch)
         resumed.update(*batch)

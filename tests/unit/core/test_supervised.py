@@ -161,3 +161,13 @@ def test_shifts_and_mirrors():
     steps = np.array(beside) - columns
     assert set(steps) == {-1, 1} and 60 < (steps == 1).sum() < 140
     assert torch.equal(moved[:, 0], moved[:, 1])
+
+
+def test_shifts_are_windows_of_the_padded_picture_or_its_mirror_image():
+    image = torch.arange(1, 31, dtype=torch.uint8).view(1, 1, 5, 6).repeat(64, 1, 1, 1)
+    views = shift_and_mirror(image, 4, torch.Generator().manual_seed(0))
+    padded = np.pad(image[0, 0].numpy(), 4)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 6)).reshape(-1, 5, 6)
+    allowed = {window.tobytes() for window in windows} | {window[:, ::-1].tobytes() for window in windows}
+    drawn = {view[0].numpy().tobytes() for view in views}
+    assert drawn <= allowed and len(drawn) > 20

@@ -1,5 +1,6 @@
 """The method: what ships, the proof's pieces, the stored figures, evaluation on a user's data."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from models.core.method import MethodError
 from models.core.registry import Registry
 from models.core.run import LocalRun
 from models.core.trainer_options import SharpnessAware
+from models.sam import proof
 from models.sam.evaluate import summarise
-from models.sam.proof import ARMS, BEST, CELLS, DOUBLE, SGD, RandomDirection, curvature
+from models.sam.proof import ARMS, BEST, CELLS, DOUBLE, NOISES, RANDOM, SEEDS, SGD, Cell, curvature, groups
 from models.sam.schema import PRESETS, Config, Params, RhoSearch, SharpnessReport
 
 DATA = Path(__file__).parents[2] / "data"
@@ -64,20 +66,32 @@ def test_evaluates_a_users_data(entry, pictures, tmp_path):
         entry.method.evaluate(entry.shipped(), LocalRun(tmp_path), other)
 
 
-def test_a_random_direction_has_the_length_of_the_radius():
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
-    steps = RandomDirection(torch.optim.SGD(net.parameters(), 0.1), SharpnessAware(kind="sam", rho=0.2), net)
-    net(torch.randn(5, 4)).square().mean().backward()
-    offsets = list(steps._perturbation().values())
-    assert len(offsets) == 4
-    assert float(torch.nn.utils.get_total_norm(offsets)) == pytest.approx(0.2, rel=1e-5)
-
-
 def test_the_arms_of_the_proof():
-    assert ARMS[DOUBLE].epochs == 2 * ARMS[SGD].epochs == 2 * ARMS[BEST].epochs
-    assert [ARMS[name].sharpness_aware.radius for name in (SGD, DOUBLE, BEST)] == [0, 0, 0.2]
-    assert len({(cell.arm, cell.noise, cell.seed) for cell in CELLS}) == len(CELLS)
+    assert ARMS[DOUBLE].optimiser_steps == 2 * ARMS[SGD].optimiser_steps == 2 * ARMS[BEST].perturbed_steps
+    assert [ARMS[name].steps.rho for name in (SGD, DOUBLE, BEST, RANDOM)] == [0, 0, 0.2, 0.2]
+    assert ARMS[SGD].perturbed_steps == 0 and ARMS[RANDOM].steps.random
+    assert len(set(CELLS)) == len(CELLS) == len(ARMS) * len(NOISES) * len(SEEDS)
+
+
+def test_cells_of_a_group_share_schedule_and_noise_and_none_is_lost():
+    found = groups(CELLS)
+    assert sorted(map(repr, (cell for group in found for cell in group))) == sorted(map(repr, CELLS))
+    for group in found:
+        assert len({(ARMS[cell.arm].schedule, cell.noise) for cell in group}) == 1
+    assert found[0][0].noise == 0.4 and len(found) == 4 * len(NOISES)
+
+
+def test_a_small_group_is_measured_as_a_whole(monkeypatch, pictures, tmp_path):
+    monkeypatch.setattr(proof, "load", lambda name, split: pictures)
+    monkeypatch.setattr(proof, "SAMPLES", 600)
+    short = {arm: replace(ARMS[arm], schedule=replace(ARMS[arm].schedule, epochs=8)) for arm in (SGD, BEST)}
+    monkeypatch.setattr(proof, "ARMS", short)
+    rows = proof.measure_group([Cell(arm, 0.4, seed) for arm in short for seed in (0, 1)], LocalRun(tmp_path))
+    assert [(row["arm"], row["seed"]) for row in rows] == [(SGD, 0), (SGD, 1), (BEST, 0), (BEST, 1)]
+    for row in rows:
+        assert row["best"] >= row["final"] > 0.3 and row["train"] > 0.3 and 0 <= row["recovered"] <= 1
+        assert row["lambda_max"] > row["lambda_5"] > row["lambda_min"] and row["steps"] == 8 * 6
+    assert rows[0]["lambda_max"] > rows[2]["lambda_max"]
 
 
 def test_curvature_of_the_shipped_versions_is_what_is_stored(entry, pictures):
@@ -92,7 +106,7 @@ def test_curvature_of_the_shipped_versions_is_what_is_stored(entry, pictures):
 
 def test_the_stored_summary_is_reproducible_and_sam_beats_sgd_under_noise(entry):
     stored = entry.shipped().figures
-    again = summarise(stored.tables["proof"], stored.tables["classifiers"])
+    again = summarise(stored.tables)
     assert again.claims == stored.claims
     before = {(f.name, f.subject, f.setting): f.value for f in stored.figures}
     assert all(before[f.name, f.subject, f.setting] == pytest.approx(f.value) for f in again.figures)

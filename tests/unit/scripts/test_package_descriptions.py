@@ -86,3 +86,6 @@ def test_the_written_file_loads_and_a_missing_one_says_how_to_make_it(lists, tmp
     sizes = {split: len(load("package-descriptions", split)) for split in ("train", "validation", "test")}
     assert sum(sizes.values()) == 1
     assert load("package-descriptions", script.split_of("joe-editor")).inputs[0][1] == "small and fast editor"
+    sections = load("package-sections", script.split_of("joe-editor"))
+    assert sections.texts() == [f"{LONG} {LONG}\n\n * a list\n * of two"]
+    assert sections.class_names == ["editors"] and sections.require_labels().tolist() == [0]

@@ -11,7 +11,7 @@ from models.core.jobs import JobContext
 from models.core.method import MethodError
 from models.core.run import LocalRun
 from models.summarize_feedback.evaluate import evaluate_method
-from models.summarize_feedback.over_optimization import fit_curve, verdict
+from models.summarize_feedback.over_optimization import best_of_n_verdict, fit_curve, verdict
 from models.summarize_feedback.reports import best_of_n, label_agreement, over_optimization
 from models.summarize_feedback.schema import (
     BestOfNReport,
@@ -152,3 +152,12 @@ def test_the_verdict_sees_a_fall_beyond_the_noise():
     assert "reward is highest" in verdict(rows)
     rows[-1] |= {"quality G": 0.29, "reward": 0.5}
     assert "less than two standard errors; reward is not highest" in verdict(rows)
+
+
+def test_the_verdict_on_best_of_n_compares_the_same_texts():
+    rows = [
+        {"n": n, "quality G": 0.4 - fall, "fall from the best n": fall, "fall ±": 0.004}
+        for n, fall in ((1, 0.05), (8, 0.0), (64, 0.02))
+    ]
+    assert "peaks at n = 8 and is 0.0200 ± 0.0040 below that at n = 64, more than" in best_of_n_verdict(rows)
+    assert "less than" in best_of_n_verdict(rows[:2])

@@ -59,9 +59,11 @@ def test_reward_model_learns_a_separable_preference(bundle, pairs, tmp_path):
 
 def test_rewards_of_references_average_to_zero(trained, pairs):
     bundle = read_bundle(trained["reward"])
-    examples = encode_pairs(bundle.tokenizer, pairs.inputs, bundle.shape)
+    learnt = train.feedback_pairs(pairs.inputs, Config())
+    assert 0.3 * len(pairs) <= len(learnt) < 0.35 * len(pairs)
+    examples = encode_pairs(bundle.tokenizer, learnt, bundle.shape)
     rewards = rewards_of(bundle.encoder, bundle.sft, bundle.reward, examples.sources, examples.summaries[:, None])
-    assert rewards.mean().item() == pytest.approx(0, abs=2e-3)  # half precision in the checkpoint
+    assert rewards.mean().item() == pytest.approx(0, abs=5e-3)  # half precision in the checkpoint
 
 
 def test_first_rollout_has_no_divergence_and_the_first_minibatch_a_ratio_of_one(bundle, pairs):

@@ -4,10 +4,14 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from models.core.jobs import JobContext
 from models.core.registry import Registry, UnknownMethodError
+from models.core.run import LocalRun
+from models.core.store import BlobStore
+from models.core.versions import Versions
 from tests.unit.workers.stack import METHODS
 from workers.errors import JobSpecError, UnknownKindError
-from workers.kinds import validate
+from workers.kinds import execute, validate
 from workers.records import JobSpec
 
 
@@ -93,3 +97,59 @@ def test_neither_the_gateway_nor_the_worker_imports_torch(modules):
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(METHODS)], check=True)
+
+
+class Untouched(LocalRun, JobContext):
+    """A job that fails the test when its work begins: it may only ask whether the name is free."""
+
+    dataset_id = "ds_1"
+
+    def __init__(self, folder, versions):
+        super().__init__(folder)
+        self.registry, self.versions = versions.registry, versions
+
+    def check_free(self, slug, name=None):
+        self.versions.check_free(slug, name or "own", job="job_2")
+
+    def dataset(self, dataset_id):
+        raise AssertionError("the work began")
+
+    dataset_file = register_dataset = checkpoint = dataset
+
+
+@pytest.mark.parametrize(
+    ("fields", "begins"),
+    [
+        ({"kind": "robust-train", "parameters": {"version": "taken"}}, False),
+        ({"kind": "robust-train", "parameters": {"version": "1"}}, False),
+        ({"kind": "train", "model": "early-stopping", "parameters": {"version": "taken"}}, False),
+        ({"kind": "train", "model": "early-stopping", "parameters": {"version": "free"}}, True),
+        ({"kind": "train", "model": "early-stopping"}, True),
+        ({"kind": "robust-train"}, True),
+        ({"kind": "noise-robustness-report"}, True),
+    ],
+)
+def test_a_taken_name_is_refused_before_the_work(registry, tmp_path, fields, begins):
+    versions = Versions(registry, BlobStore(str(tmp_path / "store")), tmp_path / "cache")
+    shipped = registry["early-stopping"].shipped()
+    versions.publish("early-stopping", "taken", shipped.folder, owner="me", job="job_1")
+    spec = validate(registry, JobSpec(dataset="ds_1", **fields))
+    with pytest.raises(AssertionError if begins else JobSpecError) as caught:
+        execute(registry, Untouched(tmp_path / "run", versions), spec)
+    assert str(caught.value) == "the work began" if begins else caught.value.field == "/parameters/version"
+
+
+def test_a_repeated_job_may_take_its_own_name_again(registry, tmp_path):
+    versions = Versions(registry, BlobStore(str(tmp_path / "store")), tmp_path / "cache")
+    shipped = registry["early-stopping"].shipped()
+    versions.publish("early-stopping", "own", shipped.folder, owner="me", job="job_2")
+    spec = validate(registry, JobSpec(kind="robust-train", dataset="ds_1"))
+    with pytest.raises(AssertionError, match="the work began"):
+        execute(registry, Untouched(tmp_path / "run", versions), spec)
+
+
+def test_whatever_publishes_names_its_version_in_its_parameters(registry):
+    publishing = [(entry, kind) for entry, kind in registry.job_kinds().values() if kind.publishes]
+    assert publishing
+    for entry, kind in publishing:
+        assert "version" in entry.model(kind.parameters).model_fields, kind.kind

@@ -1,0 +1,80 @@
+"""Which encoders the proof compares: the method, SimCLR, controls and supervised ones, alike but for the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from models.align_uniform.schema import Config
+from models.core import sources
+from models.core.dataset import Dataset
+from models.core.inputs import ImageSpec
+
+DATA = "fashion-mnist"
+LABELLED = 20_000
+STEPS = 4000
+SPEC = ImageSpec(height=28, width=28, channels=1)
+BASE: dict[str, Any] = {"width": 16, "feat_dim": 64}
+SIMCLR: dict[str, Any] = {"align_weight": 0.0, "uniform_weight": 0.0, "contrastive_weight": 1.0, "temperature": 0.2}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One encoder of the proof.
+
+    Attributes:
+        group: runs that differ by seed only.
+        overrides: of the proof's base configuration.
+        supervised: trained by cross-entropy on the labels that the probes of the others get, from the same views.
+    """
+
+    group: str
+    seed: int
+    overrides: dict[str, Any] = field(default_factory=dict)
+    supervised: bool = False
+
+    @property
+    def name(self) -> str:
+        """File name of the encoder."""
+        return f"{self.group}-s{self.seed}"
+
+    @property
+    def config(self) -> Config:
+        """The full configuration."""
+        return Config(**{**BASE, **self.overrides})
+
+
+def _recipes() -> dict[str, Recipe]:
+    found: list[Recipe] = []
+
+    def add(group: str, seeds: int, **overrides: Any) -> None:
+        found.extend(Recipe(group, seed, overrides) for seed in range(seeds))
+
+    add("align-uniform", 5)
+    for temperature, seeds in ((0.2, 5), (0.5, 5), (0.07, 2), (0.1, 2), (1.0, 2)):
+        add(f"simclr-tau-{temperature:g}", seeds, **{**SIMCLR, "temperature": temperature})
+    for size in (32, 64):
+        add(f"align-uniform-batch-{size}", 3, batch_size=size)
+        add(f"simclr-batch-{size}", 3, **SIMCLR, batch_size=size)
+    add("align-only", 2, uniform_weight=0.0)
+    add("uniform-only", 2, align_weight=0.0)
+    add("combined", 2, contrastive_weight=1.0, temperature=0.2)
+    found.extend(Recipe("supervised", seed, supervised=True) for seed in range(2))
+    for ratio in (0.1, 0.25, 0.5, 2.0, 4.0, 10.0):
+        add(f"ratio-{ratio:g}", 2, align_weight=min(1.0, 1 / ratio), uniform_weight=min(1.0, ratio))
+    add("circle", 1, feat_dim=2)
+    return {recipe.name: recipe for recipe in found}
+
+
+RECIPES = _recipes()
+
+
+def labelled_data() -> Dataset:
+    """The 20,000 pictures whose labels train the probes and the supervised encoders.
+
+    Raises:
+        DataUnavailableError: Fashion-MNIST cannot be had.
+    """
+    return sources.load(DATA, "train").select(np.arange(LABELLED))
