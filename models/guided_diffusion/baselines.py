@@ -59,7 +59,7 @@ def simple_twin(config: Config, train: Dataset, run: Run) -> Networks:
     Raises:
         Cancelled: the user asked for it.
     """
-    changed = config.model_copy(update={"target": "diffusion", "learned_variance": False})
+    changed = config.model_copy(update={"target": "diffusion", "learned_variance": False, "judge_steps": 1})
     folder = run.scratch / "simple-twin"
     written = folder / "scratch" / "checkpoint"
     if not (written / CONFIG).exists():

@@ -31,10 +31,21 @@ from models.guided_diffusion.schema import Config
 from models.guided_diffusion.versions import SHIPPED, write_version
 
 DEFAULT = "1"
-_RECIPE = Config(batch_size=128, steps=20_000, classifier_steps=6000, compile=True)
 RECIPES: dict[str, tuple[str, Config]] = {
-    DEFAULT: ("fashion-mnist", _RECIPE),
-    "digits": ("digits", _RECIPE.model_copy(update={"width": 16, "classifier_width": 16, "learning_rate": 2e-3})),
+    DEFAULT: ("fashion-mnist", Config(compile=True)),
+    "digits": (
+        "digits",
+        Config(
+            width=16,
+            classifier_width=16,
+            steps=2400,
+            classifier_steps=1200,
+            learning_rate=2e-3,
+            classifier_rate=6e-4,
+            ema=0.998,
+            compile=True,
+        ),
+    ),
 }
 """Data set and configuration of each version."""
 
@@ -48,7 +59,7 @@ def train(folder: Path, version: str, device: str, changes: dict[str, Any]) -> N
     """Train a version into ``folder/checkpoint``; it goes on where it was killed."""
     name, config = _recipe(version, changes)
     run = _run(folder, device)
-    trained = write_version(load(name, "train"), config, run)
+    trained = write_version(load(name, "train"), config.model_copy(update={"judge_steps": 1}), run)
     old = Checkpoint(shipped(version))
     judge = {key: value for key, value in old.tensors().items() if key.startswith("judge.")}
     kept = {**config.model_dump(mode="json"), "judge_steps": old.config.config["judge_steps"]}
