@@ -20,8 +20,8 @@ from tests.unit.guided_diffusion.conftest import TINY, halves
 
 SHORT = TINY.model_copy(update={"steps": 60, "classifier_steps": 60, "judge_steps": 20, "batch_size": 16})
 PLAN = replace(
-    PLANS["full"], samples=40, seeds=(0, 1), other_seeds=(0, 1), scales=(0, 8), told_scales=(0,), guide_scales=(8,), ddim_steps=(5, 25),
-    ddpm_steps=(5,), bound_pictures=10, bound_steps=20, batch=20, precision="float32",
+    PLANS["full"], samples=40, seeds=(0, 1), other_seeds=(0, 1), scales=(0, 8), told_scales=(0,), guide_scales=(8,),
+    ddim_steps=(5, 25), ddpm_steps=(5,), bound_pictures=10, bound_steps=20, batch=20, precision="float32",
 )  # fmt: skip
 
 
