@@ -26,7 +26,7 @@ from models.core.sources import load
 from models.guided_diffusion.baselines import clean_guide, simple_twin
 from models.guided_diffusion.cells import from_json, to_json
 from models.guided_diffusion.evaluate import Proof
-from models.guided_diffusion.plan import PLANS
+from models.guided_diffusion.plan import PLANS, Plan
 from models.guided_diffusion.schema import Config
 from models.guided_diffusion.versions import SHIPPED, write_version
 
@@ -38,11 +38,10 @@ RECIPES: dict[str, tuple[str, Config]] = {
         Config(
             width=16,
             classifier_width=16,
-            steps=2400,
-            classifier_steps=1200,
+            steps=1200,
+            classifier_steps=800,
             learning_rate=2e-3,
-            classifier_rate=6e-4,
-            ema=0.998,
+            ema=0.995,
             compile=True,
         ),
     ),
@@ -78,10 +77,10 @@ def baseline(folder: Path, version: str, which: str, device: str, changes: dict[
     make(config, load(name, "train"), _run(folder, device))
 
 
-def measure(folder: Path, plan: str, device: str, share: str, groups: list[str], seconds: float) -> None:
+def measure(folder: Path, plan: Plan, device: str, share: str, groups: list[str], seconds: float) -> None:
     """Append each measured cell of a share to ``folder/cells-SHARE.jsonl``; what any process finished is left out."""
     started = time.monotonic()
-    proof = Proof.open(Checkpoint(folder / "checkpoint"), _run(folder, device), PLANS[plan])
+    proof = Proof.open(Checkpoint(folder / "checkpoint"), _run(folder, device), plan)
     chosen = [cell for cell in proof.cells if not groups or cell.group in groups]
     part, _, parts = share.partition("/")
     chosen = chosen[int(part) :: int(parts)]
@@ -108,14 +107,19 @@ def measured_in(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def prove(folder: Path, plan: str, device: str) -> None:
+def prove(folder: Path, plan: Plan, device: str) -> None:
     """Figures of the cells that were measured; the twin's bound only where it was trained."""
     trained = (folder / "scratch" / "simple-twin" / "scratch" / "checkpoint" / WEIGHTS).exists()
-    chosen = replace(PLANS[plan], twin=PLANS[plan].twin and trained)
+    chosen = replace(plan, twin=plan.twin and trained)
     checkpoint = Checkpoint(folder / "checkpoint")
     proof = Proof.open(checkpoint, _run(folder, device), chosen)
     figures = proof.figures(list(from_json(proof.cells, measured_in(folder))))
-    figures.command = f"python -m models.guided_diffusion.ship prove, plan {plan}"
+    name = next(name for name, known in PLANS.items() if known.samples == plan.samples)
+    version = checkpoint.config.version
+    figures.command = (
+        f"python -m models.guided_diffusion.ship measure, then prove runs/{version} --plan {name} "
+        f"--guides {' '.join(plan.guides)}"
+    )
     checkpoint.write_figures(figures)
     print(*figures.claims, sep="\n")
 
@@ -152,21 +156,24 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change the recipe")
     parser.add_argument("--which", choices=["clean-guide", "simple-twin"], default="clean-guide")
     parser.add_argument("--plan", choices=list(PLANS), default="full")
+    parser.add_argument("--guides", nargs="+", choices=["blind", "clean"], help="other guides (default: the plan's)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--share", default="0/1")
     parser.add_argument("--groups", nargs="*", default=[])
     parser.add_argument("--seconds", type=float, default=float("inf"))
     arguments = parser.parse_args()
-    folder, device = arguments.folder, arguments.device
+    folder, device, plan = arguments.folder, arguments.device, PLANS[arguments.plan]
+    if arguments.guides:
+        plan = replace(plan, guides=tuple(arguments.guides))
     changes = {field: json.loads(value) for field, _, value in (text.partition("=") for text in arguments.set)}
     if arguments.step == "train":
         train(folder, arguments.version, device, changes)
     elif arguments.step == "baseline":
         baseline(folder, arguments.version, arguments.which, device, changes)
     elif arguments.step == "measure":
-        measure(folder, arguments.plan, device, arguments.share, arguments.groups, arguments.seconds)
+        measure(folder, plan, device, arguments.share, arguments.groups, arguments.seconds)
     elif arguments.step == "prove":
-        prove(folder, arguments.plan, device)
+        prove(folder, plan, device)
     else:
         write(folder)
 
