@@ -14,7 +14,7 @@ BOOTSTRAP = @$(PYTHON) scripts/bootstrap.py --torch "$(TORCH)"
 export TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install dev test bench lint format lock models-table clean
+.PHONY: help serve install dev test fuzz bench lint format lock models-table clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -30,6 +30,9 @@ dev:  ## the same plus what tests and checks need
 
 test: dev  ## every test: unit, contract, end to end over the real stack
 	@$(BIN)/python -m pytest $(ARGS)
+
+fuzz: dev  ## thousands of generated requests to every route; prints what each answered
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-150} $(BIN)/python -m pytest tests/fuzz -p no:warnings $(ARGS)
 
 bench: dev  ## run the benchmarks and write their tables into README.md
 	@$(BIN)/python -m tests.benchmarks --write $(ARGS)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
 from fastapi import FastAPI
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__, openapi, problems
 from service.auth import Authenticator
+from service.fleet import keep_sharing
 from service.metrics import Metrics
 from service.middleware import RequestContext
 from service.ratelimit import RateLimiter
@@ -37,6 +39,14 @@ class Gateway(FastAPI):
         self._metrics = metrics
         self._settings = settings
         super().__init__(**options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lead requests to the layers at once: FastAPI's own way there looks for telemetry that nothing here uses."""
+        if scope["type"] != "http" or self.middleware_stack is None:
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         """Request context, shortcut, FastAPI's own stack."""
@@ -65,10 +75,13 @@ def create_app(settings: Settings, *, make: Callable[[Settings, Metrics], Servic
                 "make one with `deepnight keys create` or set DEEPNIGHT_API_KEYS"
             )
         await services.inference.start()
+        sharing = asyncio.create_task(keep_sharing(services))
         try:
             yield
         finally:
             await services.inference.stop()
+            sharing.cancel()
+            await metrics.fleet.leave(services.jobs)
             await services.jobs.close()
 
     app = Gateway(

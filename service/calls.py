@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -59,6 +59,8 @@ class Reply:
         load_seconds: spent loading the version, told once by each replica.
         evicted: ids of versions that made room since the last reply.
         preview: whether the final outputs are still to come.
+        first: whether it is the replica's first.
+        cpu_seconds: processor time of the replica's process since its last reply.
     """
 
     outputs: Any = field(default_factory=list)
@@ -67,6 +69,8 @@ class Reply:
     load_seconds: float | None = None
     evicted: tuple[str, ...] = ()
     preview: bool = False
+    first: bool = False
+    cpu_seconds: float = 0.0
 
 
 class CallFailedError(RuntimeError):
@@ -78,6 +82,9 @@ class Backend(Protocol):
 
     async def start(self) -> None:
         """Make the backend ready; takes as long as that takes."""
+
+    async def replicas(self) -> Mapping[str, Mapping[str, int]]:
+        """Number of replicas of each deployment by state; empty where there are none."""
 
     async def stop(self) -> None:
         """End everything that was started."""

@@ -1,9 +1,13 @@
 """Coalescing: the requests that wait for a model go to its replica as one call.
 
-There is no timer. While fewer calls than allowed are in flight for a model, what arrives in one pass of the event loop
-is sent at its end; otherwise it gathers, and the next answer sends it. Under little load nothing is delayed, under much
-load batches grow by themselves. Sending within the pass would make a call of one item out of the first request of every
-wave, and such a call costs ten times what a further item in a batch does.
+There is no timer. What arrives in one pass of the event loop is sent at its end where a replica is free; otherwise it
+gathers, and the next answer sends it. Under little load nothing is delayed, under much load batches grow by themselves.
+Sending within the pass would make a call of one item out of the first request of every wave, and such a call costs ten
+times what a further item in a batch does.
+
+A busy replica gets its next call in advance, so that it does not wait for the gateway, but not a smaller one than it
+has: callers are answered in waves, and the first few of a wave would leave as a call of their own. Only calls that are
+short enough to be outweighed by their fixed cost are held back so.
 
 Everything here runs on one event loop and changes state only between awaits, so that a wake-up cannot be lost: work
 can wait only while a look for work is due or a call is in flight, and the end of every call looks for work.
@@ -17,7 +21,10 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
+
+HOLD_BACK_S = 0.05
 
 Send = Callable[[str, bytes, list[Any], tuple[str, ...]], Awaitable[Sequence[Any]]]
 
@@ -69,7 +76,15 @@ class _Line:
 
     def may_call(self) -> bool:
         """Whether what waits should be sent now."""
-        return bool(self.waiting) and len(self.calls) < self.most_calls
+        if not self.waiting or len(self.calls) >= self.most_calls:
+            return False
+        return len(self.calls) < self.replicas or self.items >= self.max_batch or not self._hold_back()
+
+    def _hold_back(self) -> bool:
+        """Whether a call in advance would be smaller, in callers, than those in flight, and these are short."""
+        calls, pieces = len(self.calls), list(chain.from_iterable(self.calls.values()))
+        seconds = _count(pieces) * self.seconds_per_item * self.most_calls / calls
+        return seconds < HOLD_BACK_S and calls * sum(map(len, self.waiting.values())) < len(pieces)
 
     def gather(self) -> tuple[bytes, list[_Piece]]:
         """Take the next batch: one parameter set's oldest pieces. The others have their turn first next time.
@@ -100,6 +115,11 @@ class _Line:
                 del self.waiting[params]
 
 
+def _expire(ticket: _Ticket) -> None:
+    if not ticket.answered.done():
+        ticket.answered.set_exception(TimeoutError())
+
+
 def _count(pieces: Iterable[_Piece]) -> int:
     return sum(len(piece.items) for piece in pieces)
 
@@ -121,7 +141,14 @@ class Coalescer:
         self._lines: dict[str, _Line] = {}
 
     async def submit(
-        self, model: str, params: bytes, items: Sequence[Any], max_batch: int, replicas: int = 1, tag: str = ""
+        self,
+        model: str,
+        params: bytes,
+        items: Sequence[Any],
+        max_batch: int,
+        replicas: int = 1,
+        tag: str = "",
+        seconds: float = math.inf,
     ) -> list[Any]:
         """One output an item of ``items``, in order.
 
@@ -132,8 +159,10 @@ class Coalescer:
             max_batch: items in one call at most.
             replicas: how many replicas the model's calls can go to.
             tag: names the caller to whom performs the call.
+            seconds: how long the caller waits.
 
         Raises:
+            TimeoutError: the outputs were not there in time.
             OverloadedError: the queue is full; nothing was queued.
             Exception: what the call of any of the items raised.
         """
@@ -144,17 +173,22 @@ class Coalescer:
             self._pump(line)
         if line.items >= self._queue_limit:
             raise OverloadedError(math.ceil(line.items * line.seconds_per_item))
-        ticket = _Ticket(asyncio.get_running_loop().create_future(), [None] * len(items), len(items), tag)
+        loop = asyncio.get_running_loop()
+        ticket = _Ticket(loop.create_future(), [None] * len(items), len(items), tag)
         queue = line.waiting.setdefault(params, deque())
         for start in range(0, len(items), line.max_batch):
             queue.append(_Piece(ticket, start, items[start : start + line.max_batch]))
         line.items += len(items)
         if not line.due:
             line.due = True
-            asyncio.get_running_loop().call_soon(self._pump, line)
+            loop.call_soon(self._pump, line)
+        # A timer for each caller costs a fifth of what `asyncio.timeout` does.
+        timer = None if math.isinf(seconds) else loop.call_later(max(0.0, seconds), _expire, ticket)
         try:
             await ticket.answered
         finally:
+            if timer is not None:
+                timer.cancel()
             if ticket.missing:
                 self._leave(line, ticket)
         return ticket.outputs

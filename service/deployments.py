@@ -8,19 +8,23 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any, TextIO
 
 from models.core.registry import MethodEntry, Registry
 from service import logs
-from service.calls import CALLS_PER_REPLICA, Call
+from service.calls import CALLS_PER_REPLICA, Call, Reply
 from service.pumping import pump
 from service.settings import Settings
 
+APPLICATION = "models"
 POOL = "pool"
+EVERY_METHOD = "*"
 GRPC_MESSAGE_BYTES = 64 << 20
 FLAGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -45,7 +49,7 @@ def prepare_environment() -> None:
 
 def deployment_of(entry: MethodEntry, settings: Settings) -> str:
     """Name of the deployment that serves a method: its own slug, or the pool."""
-    placement = settings.placement.get(entry.slug, entry.card.placement)
+    placement = settings.placement.get(entry.slug) or settings.placement.get(EVERY_METHOD) or entry.card.placement
     return entry.slug if placement == "dedicated" else POOL
 
 
@@ -70,40 +74,53 @@ def _log_stream(settings: Settings) -> TextIO:
     return path.open("a", buffering=1, encoding="utf-8")
 
 
-def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
-    """The Serve applications by name: the pool, and each dedicated method's own."""
+def application(registry: Registry, settings: Settings) -> Any:
+    """The Serve application of all models: the pool, and with it each dedicated method's own deployment."""
     from ray import serve
 
     class Replica:
         """Hosts versions; all of the work is :class:`service.host.ModelHost`'s."""
 
-        def __init__(self, settings_json: str) -> None:
+        def __init__(self, settings_json: str, alone: bool, *_deployed_with_it: Any) -> None:
             from service.host import ModelHost
 
+            self._alone = alone
             own = Settings.model_validate_json(settings_json)
             logs.configure(own, _log_stream(own))
             self._host = ModelHost(own)
             # As many threads as calls: a slow method or a version that loads must not hold up the others.
             self._threads = ThreadPoolExecutor(CALLS_PER_REPLICA, thread_name_prefix="predict")
+            self._cpu_seconds: float | None = None
 
         @serve.multiplexed(max_num_models_per_replica=settings.models_per_replica)  # type: ignore[untyped-decorator]
         async def load(self, model: str) -> str:
-            """Note that ``model`` lives here, so that Serve prefers this replica for its calls."""
+            """Note that ``model`` lives here, so that Serve prefers this replica of several for its calls."""
             return model
 
         async def predict(self, call: Call) -> Any:
-            """Perform one call in a thread, so that Serve's loop answers health checks meanwhile."""
-            await self.load(call.model)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._host.call, call)
+            """Perform one call: in a thread, as Serve's loop answers health checks meanwhile; at once if brief."""
+            if not self._alone:
+                await self.load(call.model)
+            if self._host.brief(call):
+                return self._signed(self._host.call(call))
+            reply = await asyncio.get_running_loop().run_in_executor(self._threads, self._host.call, call)
+            return self._signed(reply)
 
         async def stream(self, call: Call, previews: int) -> AsyncIterator[Any]:
             """Perform one call in a thread and yield its previews before its reply."""
-            await self.load(call.model)
+            if not self._alone:
+                await self.load(call.model)
             async with aclosing(pump(self._threads, partial(self._host.stream, call, previews))) as replies:
                 async for reply in replies:
-                    yield reply
+                    yield reply if reply.preview else self._signed(reply)
 
-    def application(name: str, **options: Any) -> Any:
+        def _signed(self, reply: Reply) -> Reply:
+            """The reply with what the gateway counts of this process."""
+            now, before = time.process_time(), self._cpu_seconds
+            self._cpu_seconds = now
+            return replace(reply, first=before is None, cpu_seconds=now - (before or 0.0))
+
+    def bound(name: str, replicas: int, *others: Any, **options: Any) -> Any:
         deployment: Any = serve.deployment(
             Replica,
             name=name,
@@ -111,10 +128,11 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
             health_check_period_s=5,
             health_check_timeout_s=30,
             graceful_shutdown_timeout_s=5,
-            ray_actor_options={"num_cpus": 0, "num_gpus": settings.num_gpus},
+            logging_config={"enable_access_log": False},  # the gateway's lines say more, and Ray's go with its folder
+            ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
             **options,
         )
-        return deployment.bind(_for_replicas(settings))
+        return deployment.bind(_for_replicas(settings), replicas == 1, *others)
 
     own = {name for entry in registry.values() if (name := deployment_of(entry, settings)) != POOL}
     scaling = {
@@ -125,7 +143,5 @@ def applications(registry: Registry, settings: Settings) -> dict[str, Any]:
         "upscale_delay_s": 0,
         "downscale_to_zero_delay_s": 600,
     }
-    return {
-        POOL: application(POOL, num_replicas=settings.replicas),
-        **{name: application(name, autoscaling_config=scaling) for name in sorted(own)},
-    }
+    dedicated = [bound(name, settings.max_replicas, autoscaling_config=scaling) for name in sorted(own)]
+    return bound(POOL, settings.replicas, *dedicated, num_replicas=settings.replicas)

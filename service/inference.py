@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +99,9 @@ class Inference:
         self._settings = settings
         self._metrics = metrics
         self._backend: Backend = (
-            InProcessBackend(settings) if settings.backend == "in-process" else RayBackend(settings, versions.registry)
+            InProcessBackend(settings)
+            if settings.backend == "in-process"
+            else RayBackend(settings, versions.registry, metrics.replica_deaths.inc)
         )
         self._coalescer = Coalescer(
             self._call,
@@ -139,6 +141,14 @@ class Inference:
     def states(self) -> dict[str, str]:
         """State of each version that was ever called, by id; any other is cold."""
         return dict(self._states)
+
+    def waiting(self) -> dict[str, int]:
+        """Inputs that wait for a replica, by id of the version."""
+        return {model: self._coalescer.waiting(model) for model in self._states}
+
+    async def replicas(self) -> Mapping[str, Mapping[str, int]]:
+        """Number of replicas of each deployment by state; empty before the backend is ready."""
+        return await self._backend.replicas() if self.ready() else {}
 
     async def predict(
         self,
@@ -196,15 +206,15 @@ class Inference:
         if not self.ready():
             await self._wait_ready(deadline, len(inputs))
         self._versions[version.id] = version
-        async with asyncio.timeout(deadline - time.monotonic()):
-            outputs = await self._coalescer.submit(
-                version.id,
-                key,
-                inputs,
-                version.entry.card.max_batch,
-                replicas_of(version.entry, self._settings),
-                request_id,
-            )
+        outputs = await self._coalescer.submit(
+            version.id,
+            key,
+            inputs,
+            version.entry.card.max_batch,
+            replicas_of(version.entry, self._settings),
+            request_id,
+            deadline - time.monotonic(),
+        )
         refused = [(i, output.message) for i, output in enumerate(outputs) if type(output) is Refused]
         if refused:
             raise InputFailedError(refused)
@@ -264,8 +274,7 @@ class Inference:
             if self._states[model] == "loading":
                 self._states[model] = "cold"
             raise
-        if reply.load_seconds is not None:
-            self._metrics.model_load.labels(model).observe(reply.load_seconds)
+        self._metrics.answered_by_replica(reply, model)
         self._states[model] = "ready" if reply.failure is None else "failed"
         self._states.update(dict.fromkeys(reply.evicted, "cold"))
         if reply.failure is not None:

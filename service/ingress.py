@@ -2,7 +2,7 @@
 
 ``python -m service.ingress`` deploys it to the cluster that DEEPNIGHT_RAY_ADDRESS names (a local one by default) and
 stays until a signal. KubeRay's ``serveConfigV2`` names the builders ``service.ingress:gateway`` and
-``service.ingress:replicas`` instead. HAProxy listens on all interfaces, so this needs API keys.
+``service.ingress:models`` instead. HAProxy listens on all interfaces, so this needs API keys.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def gateway(args: dict[str, Any]) -> Any:
     return ingress.bind()
 
 
-def replicas(args: dict[str, Any]) -> Any:
-    """Serve application of one deployment of models: ``args["name"]`` is ``pool`` or a dedicated method's slug."""
+def models(args: dict[str, Any]) -> Any:
+    """Serve application of all models; their placement, replicas and share of a GPU are settings."""
     deployments.prepare_environment()
     settings = Settings()
-    return deployments.applications(Registry(*settings.method_roots), settings)[args.get("name", deployments.POOL)]
+    return deployments.application(Registry(*settings.method_roots), settings)
 
 
 def deploy(settings: Settings) -> None:
@@ -59,9 +59,8 @@ def deploy(settings: Settings) -> None:
     from ray.serve.api import RunTarget
 
     serve.start(proxy_location="EveryNode", http_options={"host": settings.host, "port": settings.port})
-    models = deployments.applications(Registry(*settings.method_roots), settings)
-    targets = [RunTarget(target=target, name=name, route_prefix=None) for name, target in models.items()]
-    serve.run_many([*targets, RunTarget(target=gateway({}), name=GATEWAY, route_prefix="/")])
+    served = RunTarget(target=models({}), name=deployments.APPLICATION, route_prefix=None)
+    serve.run_many([served, RunTarget(target=gateway({}), name=GATEWAY, route_prefix="/")])
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,6 +28,10 @@ class InProcessBackend:
     async def start(self) -> None:
         """Import torch and make the host."""
         self._host = await asyncio.get_running_loop().run_in_executor(self._threads, self._make_host)
+
+    async def replicas(self) -> Mapping[str, Mapping[str, int]]:
+        """None: this process is all there is."""
+        return {}
 
     async def stop(self) -> None:
         """Wait for the calls that run."""

@@ -29,6 +29,7 @@ from models.core.inputs import (
     fit_image,
     fit_vector,
 )
+from service.pictures import decode_small_png
 from service.problems import FieldError, Problem
 from service.settings import Settings
 
@@ -180,6 +181,9 @@ def decode_picture(raw: bytes, channels: int, max_pixels: int) -> UInt8:
     Raises:
         InputError: another format, damaged, or more than ``max_pixels``.
     """
+    small = decode_small_png(raw, max_pixels)
+    if small is not None and (small.shape[2] == 1 or channels == 3):
+        return small
     try:
         picture: Image.Image = Image.open(io.BytesIO(raw), formats=FORMATS)
         _check_size(picture, max_pixels)

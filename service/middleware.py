@@ -7,14 +7,12 @@ import re
 import time
 from collections.abc import Iterable
 
-import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import logs
 from service.metrics import Metrics
 from service.problems import Problem, problem_response
-
-log = structlog.get_logger("deepnight.request")
 
 SANE_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
 UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -71,9 +69,11 @@ class RequestContext:
         return not (scope["method"] == "POST" and scope["path"].startswith(self._streamed))
 
     def _bound(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._max_body:
-            raise self._too_large()
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit():
+            if int(declared) > self._max_body:
+                raise self._too_large()
+            return receive  # the server reads no more than was declared
         received = 0
 
         async def bounded() -> Message:
@@ -95,17 +95,15 @@ class RequestContext:
         self._metrics.answered(route, method, status, seconds)
         if scope["path"] in UNLOGGED and status < 400:
             return
-        caller = state.get("caller")
-        log.info(
-            "request",
-            request_id=state["request_id"],
-            method=method,
-            route=route,
-            status=status,
-            seconds=round(seconds, 6),
-            key=getattr(caller, "name", None),
-            **state.get("log", {}),  # type: ignore[arg-type]
-        )
+        line = {
+            "request_id": state["request_id"],
+            "method": method,
+            "route": route,
+            "status": status,
+            "seconds": round(seconds, 6),
+            "key": getattr(state.get("caller"), "name", None),
+        }
+        logs.requests.add(line | state.get("log", {}))  # type: ignore[operator]
 
 
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})

@@ -157,7 +157,10 @@ def request_deadline(request: Request, default: float) -> float:
     Raises:
         Problem: 400 for a wait that is not a number of seconds.
     """
-    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?([^,;\s\"]*)", request.headers.get("prefer", ""))
+    prefer = request.headers.get("prefer")
+    if prefer is None:
+        return default
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?([^,;\s\"]*)", prefer)
     if not found:
         return default
     try:

@@ -48,7 +48,7 @@ class RateLimiter:
         }
         request.state.answer_headers = headers
         if not allowed:
-            self._metrics.rate_limited.labels(caller.name).inc()
+            self._metrics.rate_limited.labels(self._metrics.key(caller.name)).inc()
             wait = str(max(1, math.ceil((1 - tokens) / rate)))
             raise Problem(
                 429,

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -25,11 +25,16 @@ BY_REFERENCE_BYTES = 3 << 20
 
 
 class RayBackend:
-    """Starts Ray (or joins a cluster), deploys the replicas and calls them."""
+    """Starts Ray (or joins a cluster), deploys the replicas and calls them.
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
+    Args:
+        died: told when a replica died under a call.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry, died: Callable[[], None]) -> None:
         self._settings = settings
         self._registry = registry
+        self._died = died
         self._handles: dict[str, Any] = {}
         self._models: dict[tuple[str, str], Any] = {}
         self._runtime = RayRuntime(settings)
@@ -45,8 +50,12 @@ class RayBackend:
 
         names = {deployments.deployment_of(entry, self._settings) for entry in self._registry.values()}
         for name in names | {deployments.POOL}:
-            self._handles[name] = serve.get_deployment_handle(name, app_name=name)
+            self._handles[name] = serve.get_deployment_handle(name, app_name=deployments.APPLICATION)
         log.info("inference is ready", deployments=sorted(self._handles))
+
+    async def replicas(self) -> Mapping[str, Mapping[str, int]]:
+        """What Serve's controller says."""
+        return await asyncio.to_thread(self._runtime.perform, _replicas)
 
     async def stop(self) -> None:
         """Shut down Serve and Ray where they are this process's own."""
@@ -72,7 +81,7 @@ class RayBackend:
                 response.cancel()
                 raise
             except (RayError, RayServeException) as error:
-                _give_up_or_retry(error, "call", version, attempt)
+                self._give_up_or_retry(error, "call", version, attempt)
             else:
                 return reply
         raise AssertionError("unreachable")
@@ -93,15 +102,35 @@ class RayBackend:
                 async for reply in replies:
                     yield reply
             except (RayError, RayServeException) as error:
-                _give_up_or_retry(error, "stream", version, attempt)
+                self._give_up_or_retry(error, "stream", version, attempt)
             else:
                 return
             finally:
                 replies.cancel()
 
+    def _give_up_or_retry(self, error: Exception, what: str, version: Version, attempt: int) -> None:
+        """Return where a call is worth making again: its replica died, and not for the third time.
+
+        Raises:
+            CallFailedError: it is not.
+        """
+        from ray.exceptions import RayActorError
+
+        if not isinstance(error, RayActorError):
+            log.error(f"a {what} failed", model=version.id, exc_info=error)
+            raise CallFailedError("the call to its replica failed") from error
+        self._died()
+        log.warning(f"a replica died under a {what}", model=version.id, attempt=attempt, error=type(error).__name__)
+        if attempt == RETRIES:
+            raise CallFailedError("its replica died repeatedly") from error
+
     def _handle(self, version: Version, method: str, **options: Any) -> Any:
         handle = getattr(self._handles[deployments.deployment_of(version.entry, self._settings)], method)
-        self._models[version.id, method] = handle.options(multiplexed_model_id=version.id, **options)
+        # What crosses is of importable classes; cloudpickle takes twice as long.
+        options |= {"request_serialization": "pickle", "response_serialization": "pickle"}
+        if deployments.replicas_of(version.entry, self._settings) > 1:
+            options["multiplexed_model_id"] = version.id
+        self._models[version.id, method] = handle.options(**options)
         return self._models[version.id, method]
 
     def _deploy(self) -> None:
@@ -109,34 +138,28 @@ class RayBackend:
         self._runtime.start()
         if not self._runtime.owned:
             return
-        self._runtime.perform(self._run_applications)
+        self._runtime.perform(self._run_application)
         while not self._runtime.perform(_running):
             time.sleep(0.05)
 
-    def _run_applications(self) -> None:
+    def _run_application(self) -> None:
         from ray import serve
         from ray.serve.api import RunTarget
 
         serve.start(proxy_location="Disabled")
-        applications = deployments.applications(self._registry, self._settings)
-        targets = [RunTarget(target=target, name=name, route_prefix=None) for name, target in applications.items()]
-        serve.run_many(targets, wait_for_applications_running=False)
+        target = deployments.application(self._registry, self._settings)
+        served = RunTarget(target=target, name=deployments.APPLICATION, route_prefix=None)
+        serve.run_many([served], wait_for_applications_running=False)
 
 
-def _give_up_or_retry(error: Exception, what: str, version: Version, attempt: int) -> None:
-    """Return where a call is worth making again: its replica died, and not for the third time.
+def _replicas() -> Mapping[str, Mapping[str, int]]:
+    from ray import serve
 
-    Raises:
-        CallFailedError: it is not.
-    """
-    from ray.exceptions import RayActorError
-
-    if not isinstance(error, RayActorError):
-        log.error(f"a {what} failed", model=version.id, exc_info=error)
-        raise CallFailedError("the call to its replica failed") from error
-    log.warning(f"a replica died under a {what}", model=version.id, attempt=attempt, error=type(error).__name__)
-    if attempt == RETRIES:
-        raise CallFailedError("its replica died repeatedly") from error
+    return {
+        deployment: {str(state): count for state, count in found.replica_states.items()}
+        for application in serve.status().applications.values()
+        for deployment, found in application.deployments.items()
+    }
 
 
 def _running() -> bool:

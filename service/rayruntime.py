@@ -81,6 +81,7 @@ class RayRuntime:
             log_to_driver=False,
             configure_logging=False,
             _temp_dir=str(self._folder),
+            _metrics_export_port=self._settings.ray_metrics_port or None,
         )
 
     def stop(self, *, proxied: bool = False) -> None:

@@ -46,6 +46,10 @@ def make_services(settings: Settings, metrics: Metrics) -> Services:
     store = BlobStore(settings.store)
     cache = settings.home.resolve() / "cache"
     versions = Versions(registry, store, cache / "versions")
+    metrics.volumes.folders = {"home": settings.home.resolve()}
+    blobs = store.local_path("any")
+    if blobs is not None:
+        metrics.volumes.folders |= {"store": blobs.parent}
     return Services(
         settings=settings,
         registry=registry,

@@ -26,12 +26,16 @@ class Settings(BaseSettings):
     store_url: str | None = Field(default=None, description="unset: the folder `home`/store")
     api_keys: str = Field(default="", repr=False, description="comma-separated keys with every scope")
     ray_address: str = "local"
+    ray_metrics_port: int = Field(default=0, ge=0, le=65535, description="of a Ray started here; 0: any free port")
     methods_path: str = Field(default="", description="more folders of methods, separated by the path separator")
 
     backend: Literal["ray", "in-process"] = "ray"
-    placement: dict[str, Literal["pool", "dedicated"]] = Field(default={}, description="overrides the cards, by slug")
+    placement: dict[str, Literal["pool", "dedicated"]] = Field(
+        default={}, description="overrides the cards; by slug or *"
+    )
     device: str = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    num_cpus: float = Field(default=0.0, ge=0, description="cores that a cluster sets aside for each replica")
     num_gpus: float = Field(default=0.0, ge=0, description="share of a GPU for each replica")
     replicas: int = Field(default=1, ge=1, description="replicas of the pool")
     max_replicas: int = Field(default=2, ge=1, description="upper limit of a dedicated deployment")

@@ -28,6 +28,7 @@ from workers.errors import (
 from workers.events import EVENT_ID, FIRST, events_dropped, last_event_id, read_events
 from workers.queue import enqueue, stop
 from workers.records import TERMINAL, JobEvent, JobRecord, JobSpec, Status, pairs, parse_record
+from workers.sharing import Shared, exchange
 from workers.stats import QueueStats, read_stats
 
 __all__ = [
@@ -215,6 +216,11 @@ class JobsClient:
         """Counts, ages, workers and histograms."""
         with queue_errors():
             return await read_stats(self._redis)
+
+    async def share(self, message: builtins.list[Any]) -> Shared:
+        """Share a process's metrics and read everybody's."""
+        with queue_errors():
+            return await exchange(self._redis, message)
 
     async def ping(self) -> bool:
         """Whether Redis answers."""

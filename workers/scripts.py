@@ -3,7 +3,7 @@
 They name their keys themselves, so the queue needs one Redis (or Valkey) with its replicas, not the sharded cluster
 mode. Keys: ``dn:job:ID`` the record, ``dn:events:ID`` its event stream, ``dn:log:ID`` the log's tail, and sorted sets
 of ids by time: ``dn:jobs`` and ``dn:jobs:OWNER`` all, ``dn:open`` and ``dn:open:OWNER`` not final, ``dn:queued``
-waiting, ``dn:closed`` final. ``dn:counts`` and ``dn:histograms`` hold the metrics.
+waiting, ``dn:closed`` final. ``dn:counts``, ``dn:histograms`` and ``dn:lost`` hold the metrics.
 """
 
 from __future__ import annotations
@@ -134,9 +134,10 @@ REQUEUE = (
     _PRELUDE
     + """
 -- id, attempt last seen: a run that died waits for the next worker. 1 done, 0 it moved on meanwhile
-local facts = redis.call('HMGET', key, 'attempt', 'status', 'created_at')
+local facts = redis.call('HMGET', key, 'attempt', 'status', 'created_at', 'kind')
 if facts[1] ~= ARGV[2] or facts[2] ~= 'running' then return 0 end
 set_status('queued')
+redis.call('HINCRBY', 'dn:lost', facts[4], 1)
 redis.call('ZADD', 'dn:queued', facts[3], id)
 emit('status', cjson.encode({status='queued'}))
 return 1

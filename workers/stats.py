@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import redis.asyncio
@@ -34,6 +34,11 @@ class Histogram:
         return self.buckets[-1][1]
 
 
+def empty(bounds: Sequence[str]) -> Histogram:
+    """A histogram that has observed nothing."""
+    return Histogram([(bound, 0.0) for bound in (*bounds, "+Inf")], 0.0)
+
+
 @dataclass(frozen=True)
 class QueueStats:
     """The state of the queue.
@@ -45,6 +50,8 @@ class QueueStats:
         workers: workers with a heartbeat in the last 30 s, by ``busy`` and ``idle``.
         wait: seconds from submission to the first start, by kind, since the queue exists.
         duration: seconds from the first start to the final status, by ``(kind, status)``, since the queue exists.
+        lost_runs: runs whose process died so that the job went back to the queue, by kind, since the queue exists.
+        memory: bytes that Redis uses, and may use (0: as much as there is).
     """
 
     queue: str = QUEUE
@@ -53,6 +60,8 @@ class QueueStats:
     workers: dict[str, int] = field(default_factory=lambda: {"busy": 0, "idle": 0})
     wait: dict[str, Histogram] = field(default_factory=dict)
     duration: dict[tuple[str, str], Histogram] = field(default_factory=dict)
+    lost_runs: dict[str, int] = field(default_factory=dict)
+    memory: tuple[int, int] = (0, 0)
 
 
 def parse_counts(raw: Mapping[str, str]) -> dict[tuple[str, str], int]:
@@ -91,7 +100,9 @@ async def read_stats(client: redis.asyncio.Redis) -> QueueStats:
         pipe.hgetall("dn:histograms")
         pipe.zrange("dn:queued", 0, 0, withscores=True)
         pipe.smembers("rq:workers")
-        counts, histograms, oldest, names = await pipe.execute()
+        pipe.hgetall("dn:lost")
+        pipe.info("memory")
+        counts, histograms, oldest, names, lost, memory = await pipe.execute()
     async with client.pipeline(transaction=False) as pipe:
         for name in sorted(names):
             pipe.hmget(name, ["state", "last_heartbeat", "death"])
@@ -108,4 +119,6 @@ async def read_stats(client: redis.asyncio.Redis) -> QueueStats:
         workers=workers,
         wait=wait,
         duration=duration,
+        lost_runs={kind: int(count) for kind, count in lost.items()},
+        memory=(int(memory["used_memory"]), int(memory.get("maxmemory", 0))),
     )

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import redis
+from redis.client import Pipeline
 from rq import Queue
 from rq.exceptions import InvalidJobOperation
 from rq.executions import Execution
@@ -28,6 +29,7 @@ from workers.connect import patient
 from workers.environment import environment
 from workers.queue import SERIALIZER, JobQueue, QueuedJob, job_queue, whole_seconds
 from workers.records import Records
+from workers.sharing import WorkerSharing
 from workers.verdicts import internal_error, settle, timed_out, worker_lost
 
 log = logging.getLogger("deepnight.worker")
@@ -47,6 +49,7 @@ class JobWorker(Worker):
     job_class = QueuedJob
     settings: Settings
     records: Records
+    sharing: WorkerSharing | None = None
 
     def equip(self, settings: Settings, records: Records) -> JobWorker:
         """Give the worker its settings and the records."""
@@ -59,6 +62,12 @@ class JobWorker(Worker):
     def stopping(self) -> bool:
         """Whether somebody asked the worker to stop."""
         return self._shutdown_requested_date is not None
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Say that the worker lives, and share its metrics; a job's process, made of the same class, shares nothing."""
+        super().heartbeat(timeout, pipeline)
+        if self.sharing is not None:
+            self.sharing.share(self.horse_pid)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Seconds for which the job is this worker's without a further heartbeat."""
@@ -147,6 +156,8 @@ class JobWorker(Worker):
         }
         command = [sys.executable, "-m", "workers.horse"]
         self._horse_pid = os.posix_spawn(sys.executable, command, variables, setpgroup=0)
+        if self.sharing is not None:
+            self.sharing.job_started()
 
     def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Watch the job's process to its end and remove its folder, which it cannot do itself when it is killed."""
@@ -155,6 +166,14 @@ class JobWorker(Worker):
         finally:
             self._reasons.pop(job.id, None)
             shutil.rmtree(scratch_folder(self.settings, job.id, execution.id), ignore_errors=True)
+            if self.sharing is not None:
+                self.sharing.job_ended()
+
+    def teardown(self) -> None:
+        """Leave the queue's list of workers, and that of living processes."""
+        super().teardown()  # type: ignore[no-untyped-call]
+        if self.sharing is not None:
+            self.sharing.end()
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """First signal: take no more jobs and let the running one end, but for ``drain_s`` at most."""
@@ -179,7 +198,9 @@ def make_worker(settings: Settings, url: str) -> JobWorker:
         serializer=SERIALIZER,
         log_job_description=False,
     )
-    return worker.equip(settings, Records(patient(url, decode=True)))
+    records = Records(patient(url, decode=True))
+    worker.sharing = WorkerSharing(records.redis)
+    return worker.equip(settings, records)
 
 
 def scratch_folder(settings: Settings, job_id: str, attempt: str) -> Path:

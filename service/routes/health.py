@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
+from contextlib import suppress
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
+from service.fleet import share
 from service.routing import json_response
 from service.services import Services, get_services
 from workers.client import QueueUnavailableError
 
 router = APIRouter(tags=["operations"])
 ServicesOf = Annotated[Services, Depends(get_services)]
+
+log = structlog.get_logger("deepnight.gateway")
 
 QUEUE_LOOK_S = 5.0
 
@@ -45,10 +50,12 @@ async def version() -> dict[str, Any]:
 
 @router.get("/metrics")
 async def metrics(services: ServicesOf) -> Response:
-    """Prometheus metrics of the gateway, the models, the jobs and the workers."""
+    """Prometheus metrics of every process of the service, whichever gateway is asked."""
     await look(services)
-    services.metrics.set_model_states(services.inference.states())
-    text = await asyncio.to_thread(generate_latest, services.metrics.registry)
+    await _look_at_replicas(services)
+    with suppress(QueueUnavailableError):
+        await share(services)
+    text = await asyncio.to_thread(generate_latest, services.metrics.exposed)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
@@ -62,6 +69,19 @@ async def look(services: Services) -> dict[str, str]:
     for dependency, state in checks.items():
         services.metrics.dependency_up.labels(dependency).set(state == "ok")
     return checks
+
+
+async def _look_at_replicas(services: Services) -> None:
+    """Ask Serve's controller, at most every five seconds."""
+    replicas = services.metrics.replicas
+    if time.monotonic() - replicas.looked_at < QUEUE_LOOK_S:
+        return
+    replicas.looked_at = time.monotonic()
+    try:
+        replicas.latest = await services.inference.replicas()
+    except Exception:  # Ray's own errors have no common class; a scrape must not fail with its controller
+        log.warning("Serve's controller does not answer", exc_info=True)
+        replicas.latest = {}
 
 
 def _check_store(services: Services) -> str:
@@ -78,9 +98,9 @@ async def _check_queue(services: Services) -> dict[str, str]:
         if queue.latest is None or time.monotonic() - queue.looked_at > QUEUE_LOOK_S:
             queue.keep(await services.jobs.stats())
         elif not await services.jobs.ping():
-            return {"redis": "down", "workers": "unknown"}
+            queue.lose()
     except QueueUnavailableError:
+        queue.lose()
+    if queue.latest is None:
         return {"redis": "down", "workers": "unknown"}
-    if queue.latest is None or not sum(queue.latest.workers.values()):
-        return {"redis": "ok", "workers": "none"}
-    return {"redis": "ok", "workers": "ok"}
+    return {"redis": "ok", "workers": "ok" if sum(queue.latest.workers.values()) else "none"}

@@ -41,8 +41,8 @@ def _measure(stack, entry, seconds):
     httpx.post(url, json=body, timeout=60).raise_for_status()
     first = time.perf_counter() - started
     for clients in CLIENTS:  # a batch size met for the first time may be compiled or cached
-        measure(url, body, clients, 1)
-    return first, [measure(url, body, clients, seconds) for clients in CLIENTS]
+        measure(url, [body], clients, 1)
+    return first, [measure(url, [body], clients, seconds) for clients in CLIENTS]
 
 
 def _report(rows, device, seconds):

@@ -1,6 +1,7 @@
 """Closed-loop load on loopback: ``wrk`` where it is installed, otherwise a small generator of its own."""
 
 import asyncio
+import itertools
 import re
 import shutil
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import uvloop
 
+LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -26,22 +29,26 @@ class Load:
     errors: int
 
 
-def measure(url, body, clients, seconds):
-    """``clients`` connections that post ``body`` as fast as they are answered."""
+def measure(url, bodies, clients, seconds):
+    """``clients`` connections that post ``bodies`` in turn as fast as they are answered."""
     if shutil.which("wrk"):
-        return _wrk(url, body, clients, seconds)
+        return _wrk(url, bodies, clients, seconds)
     arguments = [sys.executable, __file__, url, str(clients), str(seconds)]
-    output = subprocess.run(arguments, input=orjson.dumps(body), capture_output=True, check=True).stdout
+    output = subprocess.run(arguments, input=orjson.dumps(bodies), capture_output=True, check=True).stdout
     return Load(**orjson.loads(output))
 
 
-def _wrk(url, body, clients, seconds):
+def _wrk(url, bodies, clients, seconds):
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "body.json").write_bytes(orjson.dumps(body))
+        (Path(folder) / "bodies").write_bytes(b"\n".join(map(orjson.dumps, bodies)))
         script = Path(folder) / "post.lua"
         script.write_text(
-            'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
-            f'wrk.body = io.open("{folder}/body.json"):read("*a")\n'
+            'wrk.headers["Content-Type"] = "application/json"\nlocal requests, sent = {}, 0\n'
+            "function init()\n"
+            f'  for body in io.lines("{folder}/bodies") do\n'
+            '    requests[#requests + 1] = wrk.format("POST", nil, nil, body)\n'
+            "  end\nend\n"
+            "function request()\n  sent = sent + 1\n  return requests[sent % #requests + 1]\nend\n"
         )
         command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", str(script), url]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -59,33 +66,62 @@ def _latency(output, percentile):
     return float(value) * UNITS[unit]
 
 
-async def _client(host, port, request, until, latencies):
-    reader, writer = await asyncio.open_connection(host, port)
-    errors = 0
-    while (started := time.perf_counter()) < until:
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE).group(1)))
-        errors += b" 200 " not in head.split(b"\r\n", 1)[0]
-        latencies.append(time.perf_counter() - started)
-    writer.close()
-    return errors
+class _Client(asyncio.Protocol):
+    """One connection, which sends the next request as soon as one is answered. Costs a fifth of what streams do, as
+    generator and server share the machine's cores.
+    """
+
+    def __init__(self, requests, until):
+        self.requests = requests
+        self.until = until
+        self.latencies = []
+        self.errors = 0
+        self.done = asyncio.get_running_loop().create_future()
+        self._received = b""
+
+    def connection_made(self, transport):
+        self._transport = transport
+        self._send()
+
+    def data_received(self, data):
+        self._received += data
+        head, found, body = self._received.partition(b"\r\n\r\n")
+        if not found or len(body) < int(LENGTH.search(head).group(1)):
+            return
+        self.latencies.append(time.perf_counter() - self._started)
+        self.errors += not head.startswith(b"HTTP/1.1 200 ")
+        self._received = b""
+        if time.perf_counter() < self.until:
+            self._send()
+        else:
+            self._transport.close()
+
+    def connection_lost(self, error):
+        self.errors += error is not None or time.perf_counter() < self.until
+        self.done.set_result(None)
+
+    def _send(self):
+        self._started = time.perf_counter()
+        self._transport.write(next(self.requests))
 
 
-async def _generate(url, body, clients, seconds):
+async def _generate(url, bodies, clients, seconds):
     host, port, path = re.fullmatch(r"http://([^:/]+):(\d+)(/.*)", url).groups()
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    request, latencies = head.encode() + body, []
-    started = time.perf_counter()
-    until = started + seconds
-    errors = await asyncio.gather(*(_client(host, int(port), request, until, latencies) for _ in range(clients)))
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
+    requests = [b"%b%d\r\n\r\n%b" % (head.encode(), len(body), body) for body in map(orjson.dumps, bodies)]
+    started, loop = time.perf_counter(), asyncio.get_running_loop()
+    turns = itertools.cycle(requests)
+    made = [_Client(turns, started + seconds) for _ in range(clients)]
+    for client in made:
+        await loop.create_connection(lambda client=client: client, host, int(port))
+    await asyncio.gather(*(client.done for client in made))
     elapsed = time.perf_counter() - started
-    milliseconds = np.array(latencies) * 1e3
-    return Load(len(latencies) / elapsed, *np.percentile(milliseconds, [50, 99]).tolist(), sum(errors))
+    milliseconds = np.array([latency for client in made for latency in client.latencies]) * 1e3
+    p50, p99 = np.percentile(milliseconds, [50, 99]).tolist()
+    return Load(len(milliseconds) / elapsed, p50, p99, sum(client.errors for client in made))
 
 
 if __name__ == "__main__":
-    load = asyncio.run(_generate(sys.argv[1], sys.stdin.buffer.read(), int(sys.argv[2]), float(sys.argv[3])))
+    url, clients, seconds = sys.argv[1:]
+    load = uvloop.run(_generate(url, orjson.loads(sys.stdin.buffer.read()), int(clients), float(seconds)))
     sys.stdout.buffer.write(orjson.dumps(load))

@@ -37,7 +37,7 @@ def replicas(instance):
     found = []
     for process in instance.processes():
         try:
-            if any("ServeReplica:pool" in word for word in process.cmdline()):
+            if any("ServeReplica:models:pool" in word for word in process.cmdline()):
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

@@ -76,7 +76,7 @@ def replicas(name):
     found = []
     for process in psutil.process_iter():
         try:
-            if f"ServeReplica:{name}:" in " ".join(process.cmdline()):
+            if f"ServeReplica:models:{name}" in " ".join(process.cmdline()):
                 environment = process.environ()
                 if environment.get("RAY_AUTH_TOKEN") == os.environ["RAY_AUTH_TOKEN"]:
                     found.append(environment)

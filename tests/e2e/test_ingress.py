@@ -64,6 +64,10 @@ def test_it_answers_as_on_one_machine(ingress):
         assert http.post("/v1/embeddings", json={"model": "none", "input": "x"}).status_code == 404
 
 
+def test_it_tells_a_probe_that_it_takes_requests(ingress):
+    assert httpx.get(f"{ingress.base_url}/-/healthz", timeout=5).status_code == 200
+
+
 def test_keys_are_asked_for_and_jobs_say_that_redis_is_away(ingress):
     assert httpx.get(f"{ingress.base_url}/v1/models", timeout=30).status_code == 401
     refused = httpx.post(
