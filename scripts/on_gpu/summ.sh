@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes the weights and figures of summarize-feedback with the recipe "gpu", in about eight minutes on one H200:
+# Makes the weights and figures of summarize-feedback with the recipe "gpu", sized for eight minutes on one H200, not run yet:
 # three supervised policies at once (the likeliest of the validation split is kept), two reward models (the one that
 # agrees most), PPO with six penalties and three seeds in four processes, baselines, a learning curve, the figures.
 #
