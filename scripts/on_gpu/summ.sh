@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes the weights and figures of summarize-feedback with the recipe "gpu", in about eight minutes on one H200:
-# three supervised policies at once (the likeliest of the validation split is kept), two reward models (the one that
+# Makes the weights and figures of summarize-feedback with the recipe "gpu", sized for eight minutes on one H200, not run yet:
+# three supervised policies at once (the best on texts that none has seen is kept), two reward models (the one that
 # agrees most), PPO with six penalties and three seeds in four processes, baselines, a learning curve, the figures.
 #
 #   OUTDIR=/some/folder BUDGET_S=470 bash scripts/on_gpu/summ.sh
