@@ -9,7 +9,7 @@ deepnight() { $LIMIT python3 -c "from service.cli import main; main()" "$@"; }
 
 $LIMIT python3 -m pytest -q -p no:cacheprovider tests/unit/align_uniform/test_cuda.py > "$OUTDIR/cuda.log" 2>&1
 $LIMIT python3 -m models.align_uniform.baselines --out "$OUTDIR/runs" --folder "$OUTDIR/proof" --device cuda \
-  --steps 3000 --processes 2 --threads 4 > "$OUTDIR/baselines.log" 2>&1 &
+  --longer 5 --processes 2 --threads 4 > "$OUTDIR/baselines.log" 2>&1 &
 for variant in "flip=0.0" "flip=0.5"; do
   deepnight train align-uniform --dataset fashion-mnist --set epochs=100 --set batch_size=512 --set "$variant" \
     --out "$OUTDIR/image-$variant" > "$OUTDIR/image-$variant.log" 2>&1 &
