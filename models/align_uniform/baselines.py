@@ -2,7 +2,7 @@
 
 ``python -m models.align_uniform.baselines --out FOLDER [NAME ...]``: about a minute each on one core, resumable. These
 networks are far too small for a GPU: ``--processes 4 --threads 3`` trains twelve at a time on one, each on a stream of
-its own, and ``--longer 5`` gives each five times its steps.
+its own, and ``--steps 3000`` trains each for as many steps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from models.align_uniform.data import fixed_pairs, held_out_metrics, image_tensor
 from models.align_uniform.network import EmbeddingNetwork
-from models.align_uniform.recipes import HELD_OUT, RECIPES, SPEC, Recipe, training_data
+from models.align_uniform.recipes import HELD_OUT, RECIPES, SPEC, STEPS, Recipe, training_data
 from models.align_uniform.shipping import FOLDER, ship
 from models.align_uniform.train import Problem, fit, objective, picture_view, policy
 from models.core.dataset import Dataset
@@ -70,7 +70,7 @@ def train_encoder(recipe: Recipe, dataset: Dataset, run: Run, steps: int) -> Emb
     return network.eval()
 
 
-def train_together(names: list[str], out: Path, longer: int, device: str) -> list[tuple[str, bytes, float, str]]:
+def train_together(names: list[str], out: Path, steps: int, device: str) -> list[tuple[str, bytes, float, str]]:
     """Train some encoders at the same time, a thread and (on a GPU) a stream each.
 
     Returns:
@@ -84,7 +84,7 @@ def train_together(names: list[str], out: Path, longer: int, device: str) -> lis
         run = LocalRun(out / name, seed=RECIPES[name].seed, device=device, log=lines.append)
         started = time.monotonic()
         with torch.cuda.stream(torch.cuda.Stream()) if device.startswith("cuda") else nullcontext():  # type: ignore[no-untyped-call]
-            network = train_encoder(RECIPES[name], dataset, run, longer * RECIPES[name].steps).cpu()
+            network = train_encoder(RECIPES[name], dataset, run, steps).cpu()
         weights = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
         return name, save(weights), time.monotonic() - started, lines[-1]
 
@@ -93,7 +93,7 @@ def train_together(names: list[str], out: Path, longer: int, device: str) -> lis
 
 
 def train_all(
-    names: list[str], out: Path, *, longer: int, device: str, processes: int, threads: int
+    names: list[str], out: Path, *, steps: int, device: str, processes: int, threads: int
 ) -> Iterator[tuple[str, EmbeddingNetwork, float, str]]:
     """Train encoders in ``processes`` processes of ``threads`` threads; each as soon as it is there.
 
@@ -103,7 +103,7 @@ def train_all(
     spawning = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     with ProcessPoolExecutor(processes, mp_context=spawning) as pool:
         groups = [names[start : start + threads] for start in range(0, len(names), threads)]
-        waiting = [pool.submit(train_together, group, out, longer, device) for group in groups]
+        waiting = [pool.submit(train_together, group, out, steps, device) for group in groups]
         for done in as_completed(waiting):
             for name, weights, seconds, line in done.result():
                 network = EmbeddingNetwork(RECIPES[name].config, SPEC.channels)
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="train the encoders of the proof")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; all when absent")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, kept for resuming")
-    parser.add_argument("--longer", type=int, default=1, help="times the steps of each recipe")
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="encoders that a process trains at the same time")
@@ -129,14 +129,13 @@ def main() -> None:
     trained = train_all(
         given.names or list(RECIPES),
         given.out,
-        longer=given.longer,
+        steps=given.steps,
         device=device,
         processes=given.processes,
         threads=given.threads,
     )
     for name, network, seconds, line in trained:
-        steps = given.longer * RECIPES[name].steps
-        ship(RECIPES[name], network, steps=steps, seconds=seconds, device=device, folder=given.folder)
+        ship(RECIPES[name], network, steps=given.steps, seconds=seconds, device=device, folder=given.folder)
         print(f"{name}: {seconds:.0f} s, {line}", flush=True)
 
 

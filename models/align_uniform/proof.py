@@ -29,8 +29,8 @@ from models.core.probes import knn_accuracy, linear_probe, stratified_subset
 from models.core.run import Run
 
 METRIC_SAMPLES = 2000
-LOW_LABEL_DRAWS = 5
-RANDOM_SEEDS = 5
+LOW_LABEL_DRAWS = 3
+RANDOM_SEEDS = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Row:
 
     Attributes:
         linear, knn: linear probe and k-NN (k=20) with all labels, before the head.
-        low1, low10: linear probe with 1% and 10% of the labels, mean over five draws.
+        low1, low10: linear probe with 1% and 10% of the labels, mean over three draws.
         align, uniform: on the hypersphere (after the head); None where no head was trained.
         steps: of the training, 0 where there was none.
     """

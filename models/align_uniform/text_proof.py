@@ -34,9 +34,8 @@ from models.core.run import Run
 
 DATA = "package-sections"
 SEEDS = 3
-INVERSE_PENALTY = (
-    100.0  # of the probe on TF-IDF: within a point of the best of 10, 100 and 1000 on the validation split
-)
+# Of the probe on TF-IDF: within a point of the best of 10, 100 and 1000 on the validation split.
+INVERSE_PENALTY = 100.0
 METHOD, CONTRASTIVE, START, SPARSE = "align-uniform", "SimCLR (tau 0.2)", "latent semantic analysis", "TF-IDF"
 RANDOM, SHIPPED = "random word vectors", "shipped"
 _CHUNK = 256

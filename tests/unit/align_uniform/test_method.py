@@ -137,7 +137,7 @@ def test_the_proof_on_a_slice(shipped, fashion, tmp_path):
     run = LocalRun(tmp_path)
     figures = measure_proof(shipped, run, fashion.select(order[:400]), fashion.select(order[400:]), names)
     rows = {row["name"]: row for row in figures.tables["encoders"]}
-    assert {*names, *(f"random-s{seed}" for seed in range(5)), "raw pixels", "pca-64", "align-uniform@1"} == rows.keys()
+    assert {*names, *(f"random-s{seed}" for seed in range(2)), "raw pixels", "pca-64", "align-uniform@1"} == rows.keys()
     assert rows["align-uniform-s0"]["linear"] > rows["align-only-s0"]["linear"] + 0.1
     assert rows["align-only-s0"]["uniform"] > -0.1
     assert rows["supervised-s0"]["align"] is None
