@@ -64,7 +64,7 @@ def draw_transfer(axes):
             marker = "x" if EXCEPTION in row["source"] else "o"
             axes.scatter(row["otdd"], row["gain"], color=colour, marker=marker, s=34)
         axes.scatter([], [], color=colour, label=f"target: {target}")
-    axes.scatter([], [], color="grey", marker="x", label="source: inverted digits")
+    axes.scatter([], [], color="grey", marker="x", label="source: inverted pictures")
     axes.axhline(0, color="grey", linewidth=0.6)
     axes.set_title("error that pretraining on a source takes away\n(10 shots, 5 seeds)", fontsize=10)
     axes.set(xlabel="OTDD from source to target", ylabel="relative drop of the target's error")
