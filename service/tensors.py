@@ -104,7 +104,7 @@ def _describe(tensor: Any, where: str) -> tuple[str, tuple[int, ...], str, int |
     name, shape, datatype = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
     if not isinstance(name, str) or not name:
         raise _malformed(f"{where}/name", "expected a name")
-    if datatype != "BYTES" and datatype not in DTYPES:
+    if not isinstance(datatype, str) or (datatype != "BYTES" and datatype not in DTYPES):
         raise _malformed(f"{where}/datatype", f"expected one of {', '.join([*DTYPES, 'BYTES'])}")
     if (
         not isinstance(shape, list)

@@ -34,13 +34,13 @@ class CleanGuide(Guide):
         return start, torch.zeros(len(start), dtype=torch.int64, device=start.device), labels
 
 
-def clean_guide(checkpoint: Checkpoint, train: Dataset, run: Run) -> NoisyClassifier:
-    """The classifier of clean pictures beside ``checkpoint``'s, from ``run.scratch`` where it is there already.
+def clean_guide(config: Config, train: Dataset, run: Run) -> NoisyClassifier:
+    """A classifier of clean pictures trained as ``config`` says of the guide, or read from ``run.scratch``.
 
     Raises:
         Cancelled: the user asked for it.
     """
-    config, device = Config.model_validate(checkpoint.config.config), pick_device(run.device)
+    device = pick_device(run.device)
     path = run.scratch / "clean-guide.safetensors"
     material = prepare(train, config, run.seed)
     network = build_classifier(config, material.channels, len(material.class_names)).to(device)
@@ -53,18 +53,17 @@ def clean_guide(checkpoint: Checkpoint, train: Dataset, run: Run) -> NoisyClassi
     return network.eval().requires_grad_(requires_grad=False)
 
 
-def simple_twin(checkpoint: Checkpoint, train: Dataset, run: Run) -> Networks:
-    """A denoiser trained by L_simple for as many updates as ``checkpoint``'s by L_hybrid; its variance is fixed.
+def simple_twin(config: Config, train: Dataset, run: Run) -> Networks:
+    """A denoiser trained as ``config`` says, but by L_simple alone, its variance fixed, or read from ``run.scratch``.
 
     Raises:
         Cancelled: the user asked for it.
     """
-    own = Config.model_validate(checkpoint.config.config)
-    config = own.model_copy(update={"target": "diffusion", "learned_variance": False})
+    changed = config.model_copy(update={"target": "diffusion", "learned_variance": False, "judge_steps": 1})
     folder = run.scratch / "simple-twin"
     written = folder / "scratch" / "checkpoint"
     if not (written / CONFIG).exists():
-        write_version(train, config, _inner(run, folder))
+        write_version(train, changed, _inner(run, folder))
     return open_networks(Checkpoint(written), pick_device(run.device))
 
 

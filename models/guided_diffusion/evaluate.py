@@ -34,7 +34,7 @@ from models.guided_diffusion.measuring import (
 from models.guided_diffusion.method import GuidedDiffusion
 from models.guided_diffusion.pictures import draw_trade_off, sheet
 from models.guided_diffusion.plan import PLANS, Cell, Guide, Plan, cells_of
-from models.guided_diffusion.schema import Params
+from models.guided_diffusion.schema import Config, Params
 from models.guided_diffusion.versions import Networks
 
 ON_USER_DATA = 500
@@ -90,9 +90,9 @@ def prove(checkpoint: Checkpoint, run: Run) -> Figures:
 
 @dataclass(frozen=True, eq=False)
 class Proof:
-    """A version, the data that it was trained on, and how much of the proof is measured."""
+    """A version, how and on what it was trained, and how much of the proof is measured."""
 
-    checkpoint: Checkpoint
+    config: Config
     run: Run
     plan: Plan
     method: GuidedDiffusion
@@ -110,7 +110,7 @@ class Proof:
         started = time.monotonic()
         method = GuidedDiffusion.load(checkpoint, pick_device(run.device))
         train, test = (sources.load(_data_of(method), split) for split in ("train", "test"))
-        return cls(checkpoint, run, plan, method, train, test, started)
+        return cls(Config.model_validate(checkpoint.config.config), run, plan, method, train, test, started)
 
     @property
     def cells(self) -> list[Cell]:
@@ -120,7 +120,7 @@ class Proof:
     def bench(self, guides: Collection[Guide] | None = None) -> Bench:
         """What measures cells with ``guides`` (the plan's by default); trains the clean guide if it is needed."""
         wanted = self.plan.guides if guides is None else guides
-        clean = clean_guide(self.checkpoint, self.train, self.run) if "clean" in wanted else None
+        clean = clean_guide(self.config, self.train, self.run) if "clean" in wanted else None
         return Bench(self.method.networks, self.test, self.plan, clean)
 
     def figures(self, measured: Sequence[Measured]) -> Figures:
@@ -163,7 +163,7 @@ class Proof:
         """Bits a dimension of each of the same pictures, by network and variance."""
         versions = {"method": self.method.networks}
         if self.plan.twin:
-            versions["L_simple"] = simple_twin(self.checkpoint, self.train, self.run)
+            versions["L_simple"] = simple_twin(self.config, self.train, self.run)
         part = self.test.select(np.arange(self._likely))
         pictures, labels = part.images(image_spec(self.method.networks)), part.require_labels()
         found: dict[str, Tensor] = {}

@@ -14,6 +14,7 @@ Guide = Literal["noisy", "blind", "clean"]
 
 VARIANCES: tuple[Variance, ...] = ("learned", "small", "large")
 LONG = 100  # steps from which on one sampling seed has to do
+SCALED = ("guidance", "conditional")  # the groups that are about the guidance scale
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Plan:
 
     Attributes:
         samples: pictures a cell; at most as many as there are to compare with.
-        seeds: of the samples; each cell is drawn once a seed.
+        seeds: of the samples; each cell about the guidance scale is drawn once a seed.
+        other_seeds: of all other cells, some of ``seeds``.
         scales: of guidance, the denoiser told no class.
         told_scales: the same, told the class.
         guide_scales: at which other guides are compared with the version's own; ``guides`` are those others.
@@ -35,6 +37,7 @@ class Plan:
 
     samples: int
     seeds: Sequence[int]
+    other_seeds: Sequence[int]
     scales: Sequence[float]
     told_scales: Sequence[float]
     guide_scales: Sequence[float]
@@ -54,6 +57,7 @@ PLANS = {
     "small": Plan(
         samples=200,
         seeds=(0, 1, 2),
+        other_seeds=(0,),
         scales=(0.0, 1.0, 2.0, 4.0, 8.0),
         told_scales=(0.0, 2.0),
         guide_scales=(2.0,),
@@ -69,6 +73,7 @@ PLANS = {
     "full": Plan(
         samples=5000,
         seeds=(0, 1, 2),
+        other_seeds=(0, 1, 2),
         scales=_SCALES,
         told_scales=_SCALES,
         guide_scales=(1.0, 2.0, 4.0, 8.0),
@@ -120,10 +125,19 @@ def cells_of(plan: Plan, real: int) -> list[Cell]:
         real: pictures that there are to compare with.
     """
     samples = min(plan.samples, real)
-    return [replace(cell, seed=seed, samples=samples) for seed in plan.seeds for cell in _of_seed(plan, seed)]
+    cells = _cells(plan)
+    return [
+        replace(cell, seed=seed, samples=samples) for seed in plan.seeds for cell in cells if _drawn(cell, plan, seed)
+    ]
 
 
-def _of_seed(plan: Plan, seed: int) -> list[Cell]:
+def _drawn(cell: Cell, plan: Plan, seed: int) -> bool:
+    if cell.params.steps >= LONG:
+        return seed == plan.seeds[0]
+    return cell.group in SCALED or seed in plan.other_seeds
+
+
+def _cells(plan: Plan) -> list[Cell]:
     found = [Cell("guidance", Params(guidance_scale=scale, unconditional=True)) for scale in plan.scales]
     found += [Cell("conditional", Params(guidance_scale=scale)) for scale in plan.told_scales]
     found += [
@@ -142,4 +156,4 @@ def _of_seed(plan: Plan, seed: int) -> list[Cell]:
         for steps in plan.ddpm_steps
         for variance in VARIANCES
     ]
-    return [cell for cell in found if cell.params.steps < LONG or seed == plan.seeds[0]]
+    return found

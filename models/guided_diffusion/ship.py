@@ -1,7 +1,7 @@
 """Makes what ``weights/`` holds, in steps that run side by side on one accelerator.
 
 ``python -m models.guided_diffusion.ship train FOLDER --version digits`` trains one of :data:`RECIPES`;
-``... baseline FOLDER --which clean-guide`` trains what the proof compares with (it would do so by itself);
+``... baseline FOLDER --which clean-guide`` trains beside it what the proof would train by itself to compare with;
 ``... measure FOLDER --share 0/3 --seconds 200`` measures a share of the proof's cells, and begins none after that time;
 ``... prove FOLDER`` makes figures and pictures of the measured cells, and ``... write FOLDER`` copies the version.
 
@@ -26,15 +26,25 @@ from models.core.sources import load
 from models.guided_diffusion.baselines import clean_guide, simple_twin
 from models.guided_diffusion.cells import from_json, to_json
 from models.guided_diffusion.evaluate import Proof
-from models.guided_diffusion.plan import PLANS
+from models.guided_diffusion.plan import PLANS, Plan
 from models.guided_diffusion.schema import Config
 from models.guided_diffusion.versions import SHIPPED, write_version
 
 DEFAULT = "1"
-_RECIPE = Config(batch_size=128, steps=20_000, classifier_steps=6000, compile=True)
 RECIPES: dict[str, tuple[str, Config]] = {
-    DEFAULT: ("fashion-mnist", _RECIPE),
-    "digits": ("digits", _RECIPE.model_copy(update={"width": 16, "classifier_width": 16, "learning_rate": 2e-3})),
+    DEFAULT: ("fashion-mnist", Config(compile=True)),
+    "digits": (
+        "digits",
+        Config(
+            width=16,
+            classifier_width=16,
+            steps=1200,
+            classifier_steps=800,
+            learning_rate=2e-3,
+            ema=0.995,
+            compile=True,
+        ),
+    ),
 }
 """Data set and configuration of each version."""
 
@@ -46,10 +56,9 @@ def shipped(version: str) -> Path:
 
 def train(folder: Path, version: str, device: str, changes: dict[str, Any]) -> None:
     """Train a version into ``folder/checkpoint``; it goes on where it was killed."""
-    name, recipe = RECIPES[version]
-    config = Config.model_validate({**recipe.model_dump(), **changes})
+    name, config = _recipe(version, changes)
     run = _run(folder, device)
-    trained = write_version(load(name, "train"), config, run)
+    trained = write_version(load(name, "train"), config.model_copy(update={"judge_steps": 1}), run)
     old = Checkpoint(shipped(version))
     judge = {key: value for key, value in old.tensors().items() if key.startswith("judge.")}
     kept = {**config.model_dump(mode="json"), "judge_steps": old.config.config["judge_steps"]}
@@ -61,18 +70,17 @@ def train(folder: Path, version: str, device: str, changes: dict[str, Any]) -> N
     )
 
 
-def baseline(folder: Path, which: str, device: str) -> None:
-    """Train the clean guide or the twin of ``folder/checkpoint``."""
-    checkpoint, run = Checkpoint(folder / "checkpoint"), _run(folder, device)
-    name, _ = RECIPES[checkpoint.config.version]
+def baseline(folder: Path, version: str, which: str, device: str, changes: dict[str, Any]) -> None:
+    """Train the clean guide or the twin of a version, which may be in training itself."""
+    name, config = _recipe(version, changes)
     make = clean_guide if which == "clean-guide" else simple_twin
-    make(checkpoint, load(name, "train"), run)
+    make(config, load(name, "train"), _run(folder, device))
 
 
-def measure(folder: Path, plan: str, device: str, share: str, groups: list[str], seconds: float) -> None:
+def measure(folder: Path, plan: Plan, device: str, share: str, groups: list[str], seconds: float) -> None:
     """Append each measured cell of a share to ``folder/cells-SHARE.jsonl``; what any process finished is left out."""
     started = time.monotonic()
-    proof = Proof.open(Checkpoint(folder / "checkpoint"), _run(folder, device), PLANS[plan])
+    proof = Proof.open(Checkpoint(folder / "checkpoint"), _run(folder, device), plan)
     chosen = [cell for cell in proof.cells if not groups or cell.group in groups]
     part, _, parts = share.partition("/")
     chosen = chosen[int(part) :: int(parts)]
@@ -99,14 +107,19 @@ def measured_in(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def prove(folder: Path, plan: str, device: str) -> None:
+def prove(folder: Path, plan: Plan, device: str) -> None:
     """Figures of the cells that were measured; the twin's bound only where it was trained."""
     trained = (folder / "scratch" / "simple-twin" / "scratch" / "checkpoint" / WEIGHTS).exists()
-    chosen = replace(PLANS[plan], twin=PLANS[plan].twin and trained)
+    chosen = replace(plan, twin=plan.twin and trained)
     checkpoint = Checkpoint(folder / "checkpoint")
     proof = Proof.open(checkpoint, _run(folder, device), chosen)
     figures = proof.figures(list(from_json(proof.cells, measured_in(folder))))
-    figures.command = f"python -m models.guided_diffusion.ship prove, plan {plan}"
+    name = next(name for name, known in PLANS.items() if known.samples == plan.samples)
+    version = checkpoint.config.version
+    figures.command = (
+        f"python -m models.guided_diffusion.ship measure, then prove runs/{version} --plan {name} "
+        f"--guides {' '.join(plan.guides)}"
+    )
     checkpoint.write_figures(figures)
     print(*figures.claims, sep="\n")
 
@@ -115,6 +128,11 @@ def write(folder: Path) -> None:
     """Copy ``folder/checkpoint`` to its place in ``weights/``."""
     checkpoint = Checkpoint(folder / "checkpoint")
     shutil.copytree(checkpoint.folder, shipped(checkpoint.config.version), dirs_exist_ok=True)
+
+
+def _recipe(version: str, changes: dict[str, Any]) -> tuple[str, Config]:
+    name, recipe = RECIPES[version]
+    return name, Config.model_validate({**recipe.model_dump(), **changes})
 
 
 def _run(folder: Path, device: str) -> LocalRun:
@@ -138,21 +156,24 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change the recipe")
     parser.add_argument("--which", choices=["clean-guide", "simple-twin"], default="clean-guide")
     parser.add_argument("--plan", choices=list(PLANS), default="full")
+    parser.add_argument("--guides", nargs="+", choices=["blind", "clean"], help="other guides (default: the plan's)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--share", default="0/1")
     parser.add_argument("--groups", nargs="*", default=[])
     parser.add_argument("--seconds", type=float, default=float("inf"))
     arguments = parser.parse_args()
-    folder, device = arguments.folder, arguments.device
+    folder, device, plan = arguments.folder, arguments.device, PLANS[arguments.plan]
+    if arguments.guides:
+        plan = replace(plan, guides=tuple(arguments.guides))
+    changes = {field: json.loads(value) for field, _, value in (text.partition("=") for text in arguments.set)}
     if arguments.step == "train":
-        changes = {field: json.loads(value) for field, _, value in (text.partition("=") for text in arguments.set)}
         train(folder, arguments.version, device, changes)
     elif arguments.step == "baseline":
-        baseline(folder, arguments.which, device)
+        baseline(folder, arguments.version, arguments.which, device, changes)
     elif arguments.step == "measure":
-        measure(folder, arguments.plan, device, arguments.share, arguments.groups, arguments.seconds)
+        measure(folder, plan, device, arguments.share, arguments.groups, arguments.seconds)
     elif arguments.step == "prove":
-        prove(folder, arguments.plan, device)
+        prove(folder, plan, device)
     else:
         write(folder)
 

@@ -15,29 +15,35 @@ from models.core.registry import Registry
 from service.app import create_app
 from service.settings import Settings
 from tests.contract.conftest import KEY, free_port, serve
+from tests.contract.examples import ROUTES
 from workers.valkey import EmbeddedValkey
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "4"))
 SECONDS = 60
 schema = schemathesis.openapi.from_dict(create_app(Settings(backend="in-process", api_keys=KEY)).openapi())
-MODELS = list(Registry())
+REGISTRY = Registry()
+CAPABILITIES = {route: capability for capability, route in ROUTES.items()}
 
 
-def known(name):
-    """Three of four made-up names become one of a model that exists, so that what lies behind it is reached."""
+def known(name, route):
+    """Three of four made-up names become one of a model that the route has, so that what lies behind it is reached."""
+    wanted = CAPABILITIES.get(route)
+    fitting = [entry.slug for entry in REGISTRY.values() if wanted in (None, entry.card.capability)]
     number = zlib.crc32(repr(name).encode())
-    return MODELS[number // 4 % len(MODELS)] if number % 4 else name
+    return fitting[number // 4 % len(fitting)] if number % 4 else name
 
 
 @schema.hook
 def map_path_parameters(context, path_parameters):
-    given = path_parameters or {}
-    return {name: known(value) if name in ("model", "slug") else value for name, value in given.items()}
+    given, route = path_parameters or {}, context.operation.path
+    return {name: known(value, route) if name in ("model", "slug") else value for name, value in given.items()}
 
 
 @schema.hook
 def map_body(context, body):
-    return body | {"model": known(body["model"])} if isinstance(body, dict) and "model" in body else body
+    if not isinstance(body, dict) or "model" not in body:
+        return body
+    return body | {"model": known(body["model"], context.operation.path)}
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_the_same_neighbours():
 
 def test_half_precision_samples_nearly_the_same(tmp_path, trained):
     _, method = both(trained)
-    values = {"samples": 64, "seeds": (0,), "guides": ("blind",), "ddpm_steps": (5,), "batch": 32}
+    values = {"samples": 64, "seeds": (0,), "other_seeds": (0,), "guides": ("blind",), "ddpm_steps": (5,), "batch": 32}
     plan = PLANS["small"].__class__(**{**vars(PLANS["small"]), **values})
     half = plan.__class__(**{**vars(plan), "precision": "bfloat16"})
     cells = [cell for cell in cells_of(plan, 64) if cell.params.steps <= 25]

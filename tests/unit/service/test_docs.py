@@ -32,3 +32,9 @@ def test_the_table_of_models_is_what_cards_and_figures_say():
     command = [sys.executable, str(ROOT / "scripts" / "models_table.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_test_that_a_page_names_exists():
+    for page in PAGES:
+        for name in re.findall(r"`((?:unit|contract|e2e|chaos)/[\w/]+\.py)`", page.read_text()):
+            assert (ROOT / "tests" / name).is_file(), f"{page.name} names {name}"

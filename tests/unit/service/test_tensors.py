@@ -60,6 +60,7 @@ def fp32(**changes):
         (fp32(name=""), "/inputs/0/name"),
         (fp32() + fp32(), "/inputs/1/name"),
         (fp32(datatype="FP8"), "/inputs/0/datatype"),
+        (fp32(datatype={"FP32": 1}), "/inputs/0/datatype"),
         (fp32(shape=[3]), "/inputs/0/data"),
         (fp32(shape=[-1]), "/inputs/0/shape"),
         (fp32(shape=[True]), "/inputs/0/shape"),
