@@ -11,7 +11,7 @@ import structlog
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import __version__, openapi, problems
+from service import __version__, openapi, problems, tracing
 from service.auth import Authenticator
 from service.fleet import keep_sharing
 from service.metrics import Metrics
@@ -21,6 +21,7 @@ from service.routes import ROUTERS
 from service.routing import Shortcut
 from service.services import Services, make_services
 from service.settings import Settings
+from service.tracing import TracedRequests
 
 log = structlog.get_logger("deepnight.gateway")
 
@@ -50,8 +51,9 @@ class Gateway(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Request context, shortcut, FastAPI's own stack."""
+        answering = Shortcut(super().build_middleware_stack(), ROUTERS)
         return RequestContext(
-            Shortcut(super().build_middleware_stack(), ROUTERS),
+            TracedRequests(answering) if tracing.enabled() else answering,
             metrics=self._metrics,
             max_body=self._settings.max_body_bytes,
             streamed=("/v1/datasets",),

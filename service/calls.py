@@ -24,6 +24,7 @@ class Call:
         params: the parameters as JSON.
         inputs: one array of pictures or vectors, or a list of texts or sides.
         request_ids: of the requests whose inputs these are, for the logs.
+        traces: of those of them that are traced, as ``traceparent``.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Call:
     params: bytes
     inputs: Any
     request_ids: tuple[str, ...] = ()
+    traces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -40,27 +40,45 @@ class Fleet(Collector):
         self._state: dict[str, Any] = {"role": "gateway", "resident_bytes": 0}
         self._known = (Shared(), dict[str, float]())
 
-    async def exchange(self, jobs: JobsClient, gauges: Mapping[str, Mapping[str, Any]]) -> None:
+    async def exchange(self, jobs: JobsClient, gauges: Mapping[str, Any]) -> None:
         """Share this gateway's growth and ``gauges``, and learn everybody's.
 
         Raises:
             QueueUnavailableError: Redis is away; what has grown is sent next time.
         """
         async with self._sharing:
-            used = usage(os.getpid())
-            self._state = {"role": "gateway", "resident_bytes": used.resident_bytes if used else 0, **gauges}
             try:
-                shared = await jobs.share(self._growth.message(self._numbers(), self._state))
+                shared = await jobs.exchange(await self._message(gauges))
             except QueueUnavailableError:  # who else lives is not known
                 self._known = (Shared(self._known[0].totals), self._known[1])
                 raise
             self._growth.arrived()
             self._known = (shared, dict(self._growth.sent))
 
+    async def share(self, jobs: JobsClient, gauges: Mapping[str, Any]) -> None:
+        """Share this gateway's growth and ``gauges``, for others' scrapes and this process's successor.
+
+        Raises:
+            QueueUnavailableError: Redis is away; what has grown is sent next time.
+        """
+        async with self._sharing:
+            await jobs.share(await self._message(gauges))
+            totals = dict(self._known[0].totals)
+            for name, growth in self._growth.arrived().items():
+                totals[name] = totals.get(name, 0.0) + growth
+            self._known = (Shared(totals, self._known[0].processes), dict(self._growth.sent))
+
+    async def _message(self, gauges: Mapping[str, Any]) -> list[Any]:
+        used = usage(os.getpid())
+        self._state = {"role": "gateway", "resident_bytes": used.resident_bytes if used else 0, **gauges}
+        numbers = await asyncio.to_thread(self._numbers)  # thousands: requests are not to wait for them
+        return self._growth.message(numbers, self._state)
+
     async def leave(self, jobs: JobsClient) -> None:
         """Share the last growth of a gateway that ends."""
         with suppress(QueueUnavailableError):
-            await self.exchange(jobs, {})
+            await self.share(jobs, {})
+            await jobs.leave(self._growth.process)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
@@ -68,7 +86,7 @@ class Fleet(Collector):
         totals = dict(shared.totals)
         for name, value in self._numbers().items():
             totals[name] = totals.get(name, 0.0) + value - sent.get(name, 0.0)
-        by_name: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+        by_name: dict[str, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
         for text, value in totals.items():
             name, labels = parse_series(text)
             by_name[name].append((labels, value))
@@ -80,7 +98,7 @@ class Fleet(Collector):
             suffixes = ("_total",) if family.type == "counter" else ("_bucket", "_count", "_sum")
             for name in (family.name + suffix for suffix in suffixes):
                 for labels, value in sorted(by_name[name], key=_in_order):
-                    merged.add_sample(name, labels, value)
+                    merged.add_sample(name, dict(labels), value)
             yield merged
         yield from self._gauges(shared)
 
@@ -121,7 +139,7 @@ class Fleet(Collector):
         yield states
 
 
-def _in_order(sample: tuple[dict[str, str], float]) -> tuple[str, float]:
+def _in_order(sample: tuple[Mapping[str, str], float]) -> tuple[str, float]:
     """Samples by labels; buckets from the smallest to infinity."""
     labels = dict(sample[0])
     bound = float(labels.pop("le", "0"))
@@ -144,25 +162,20 @@ def _best(views: Iterable[Mapping[str, str]]) -> dict[str, str]:
     return states
 
 
-async def share(services: Services) -> None:
-    """Exchange metrics with the other processes now.
-
-    Raises:
-        QueueUnavailableError: Redis is away.
-    """
+def gauges(services: Services) -> dict[str, Any]:
+    """What this gateway tells of itself beside what grows."""
     metrics, inference = services.metrics, services.inference
     metrics.measure_process()
-    gauges: dict[str, Any] = {
+    return {
         "in_flight": metrics.requests_in_flight,
         "waiting": {metrics.model(model): count for model, count in inference.waiting().items()},
         "models": {metrics.model(model): state for model, state in inference.states().items()},
     }
-    await metrics.fleet.exchange(services.jobs, gauges)
 
 
 async def keep_sharing(services: Services) -> None:
-    """Exchange metrics until cancelled, so that other gateways' scrapes and this process's successor know them."""
+    """Share this gateway's metrics until cancelled."""
     while True:
         with suppress(QueueUnavailableError):
-            await share(services)
+            await services.metrics.fleet.share(services.jobs, gauges(services))
         await asyncio.sleep(EVERY_S)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from models.core.outputs import Draw
 from models.core.registry import MethodEntry, Registry, UnknownMethodError
 from models.core.store import BlobStore
 from models.core.versions import UnknownVersionError, Versions
+from service import tracing
 from service.calls import Call, Failed, Refused, Reply
 from service.settings import Settings
 
@@ -84,7 +86,7 @@ class ModelHost:
 
     def call(self, call: Call) -> Reply:
         """Predict one batch; what fails is told in the reply, item by item where that is possible."""
-        with structlog.contextvars.bound_contextvars(requests=call.request_ids):
+        with structlog.contextvars.bound_contextvars(requests=call.request_ids), self._traced(call):
             return self._call(call)
 
     def brief(self, call: Call) -> bool:
@@ -100,7 +102,7 @@ class ModelHost:
         Args:
             gone: whether nobody waits any more; the work ends at the method's next preview.
         """
-        with structlog.contextvars.bound_contextvars(requests=call.request_ids):
+        with structlog.contextvars.bound_contextvars(requests=call.request_ids), self._traced(call):
             yield from self._stream(call, previews, gone)
 
     def _call(self, call: Call) -> Reply:
@@ -150,6 +152,9 @@ class ModelHost:
         seconds = time.perf_counter() - started
         load_seconds, loaded.reported = (None if loaded.reported else loaded.seconds), True
         return Reply(outputs, seconds=seconds, load_seconds=load_seconds, evicted=self._take_evicted())
+
+    def _traced(self, call: Call) -> AbstractContextManager[None]:
+        return tracing.call(call.model, len(call.inputs), call.traces) if call.traces else nullcontext()
 
     def get(self, model: str, revision: float) -> Loaded:
         """The version ``model`` (``slug@version``), loaded and warm.

@@ -14,11 +14,14 @@ import structlog
 from pydantic import BaseModel
 
 from models.core.versions import Version, Versions
+from service import tracing
 from service.calls import Backend, Call, CallFailedError, Failed, Refused, Reply, stack
 from service.coalescer import Coalescer, OverloadedError
 from service.deployments import replicas_of
+from service.inference_errors import DeadlineError, InputFailedError, ModelFailedError, NotReadyError
 from service.inprocess import InProcessBackend
 from service.metrics import Metrics
+from service.notes import Notes
 from service.raybackend import RayBackend
 from service.settings import Settings
 
@@ -32,38 +35,6 @@ __all__ = [
 ]
 
 log = structlog.get_logger("deepnight.inference")
-
-
-class DeadlineError(RuntimeError):
-    """The deadline passed before the outputs were there."""
-
-
-class NotReadyError(RuntimeError):
-    """The backend did not become ready in time.
-
-    Attributes:
-        retry_after: seconds.
-    """
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("the service is starting")
-        self.retry_after = retry_after
-
-
-class ModelFailedError(RuntimeError):
-    """The model cannot answer; the message is for the user."""
-
-
-class InputFailedError(ValueError):
-    """Inputs that the model refuses.
-
-    Attributes:
-        errors: position and reason of each.
-    """
-
-    def __init__(self, errors: list[tuple[int, str]]) -> None:
-        super().__init__(f"{len(errors)} inputs are refused")
-        self.errors = errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +84,7 @@ class Inference:
         self._states: dict[str, str] = {}
         self._defaults: dict[str, bytes] = {}
         self._streamed: dict[bytes, _Streamed] = {}
+        self.notes = Notes()
         self._early = 0
 
     async def start(self) -> None:
@@ -266,7 +238,7 @@ class Inference:
         streamed = self._streamed.get(params)
         try:
             if streamed is None:
-                call = Call(model, version.record.created_at, params, stack(items), tags)
+                call = Call(model, version.record.created_at, params, stack(items), tags, tracing.contexts(tags))
                 reply = await self._backend.call(version, call)
             else:
                 reply = await self._stream(version, streamed, items, tags)
@@ -275,6 +247,7 @@ class Inference:
                 self._states[model] = "cold"
             raise
         self._metrics.answered_by_replica(reply, model)
+        self.notes.keep(tags, len(items), reply.seconds)
         self._states[model] = "ready" if reply.failure is None else "failed"
         self._states.update(dict.fromkeys(reply.evicted, "cold"))
         if reply.failure is not None:
@@ -283,7 +256,7 @@ class Inference:
         return outputs
 
     async def _stream(self, version: Version, streamed: _Streamed, items: list[Any], tags: tuple[str, ...]) -> Reply:
-        call = Call(version.id, version.record.created_at, streamed.params, stack(items), tags)
+        call = Call(version.id, version.record.created_at, streamed.params, stack(items), tags, tracing.contexts(tags))
         replies = self._backend.stream(version, call, streamed.previews.wanted)
         async with aclosing(replies) as stream:
             async for reply in stream:

@@ -137,6 +137,8 @@ async def predict(
         raise Problem(504, "the deadline passed before the answer was ready", code="deadline") from error
     except ModelFailedError as error:
         raise unavailable(f"`{served.id}` failed: {error}", 10, "model_failed") from error
+    finally:
+        request.state.log |= services.inference.notes.take(request.state.request_id)
 
 
 def _refusals(error: InputFailedError, served: Served, place: str, top_level: Collection[str]) -> list[FieldError]:

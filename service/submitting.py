@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from models.core.datasets import DatasetRecord, UnknownDatasetError
 from models.core.datasets.store import is_dataset_id
 from models.core.registry import UnknownMethodError
+from service import tracing
 from service.auth import Caller
 from service.catalog import unknown_model
 from service.problems import FieldError, Problem, field_errors, unavailable
@@ -45,7 +46,11 @@ async def submit(services: Services, request: Request, caller: Caller, spec: Job
     checked = await _check(services, caller, spec)
     try:
         record, created = await services.jobs.submit(
-            checked, caller.owner, idempotency_key=key, request_id=request.state.request_id
+            checked,
+            caller.owner,
+            idempotency_key=key,
+            request_id=request.state.request_id,
+            trace="".join(tracing.contexts([request.state.request_id])),
         )
     except IdempotencyConflictError as error:
         errors = [FieldError("Idempotency-Key", "used before with another request")]

@@ -28,7 +28,7 @@ from workers.errors import (
 from workers.events import EVENT_ID, FIRST, events_dropped, last_event_id, read_events
 from workers.queue import enqueue, stop
 from workers.records import TERMINAL, JobEvent, JobRecord, JobSpec, Status, pairs, parse_record
-from workers.sharing import Shared, exchange
+from workers.sharing import Shared, exchange, leave, send
 from workers.stats import QueueStats, read_stats
 
 __all__ = [
@@ -71,7 +71,7 @@ class JobsClient:
         self._close = self._redis.register_script(scripts.CLOSE)
 
     async def submit(
-        self, spec: JobSpec, owner: str, *, idempotency_key: str | None = None, request_id: str = ""
+        self, spec: JobSpec, owner: str, *, idempotency_key: str | None = None, request_id: str = "", trace: str = ""
     ) -> tuple[JobRecord, bool]:
         """Store a checked job durably and queue it; whether it is new is the second of the answer.
 
@@ -86,7 +86,11 @@ class JobsClient:
         unique = uuid.uuid4() if idempotency_key is None else uuid.uuid5(_NAMESPACE, f"{owner}\0{idempotency_key}")
         job_id = f"job_{unique.hex}"
         fields: dict[str, Any] = spec.model_dump(mode="json", exclude={"kind"})
-        fields |= {"request_id": request_id, "datasets": sorted(set(_DATASET_ID.findall(content)))}
+        fields |= {
+            "request_id": request_id,
+            "traceparent": trace,
+            "datasets": sorted(set(_DATASET_ID.findall(content))),
+        }
         parameters = json.dumps(fields["parameters"]).encode()
         if len(parameters) > INLINE_BYTES:
             key = f"jobs/{job_id}/parameters-{body_hash[:16]}.json"
@@ -217,7 +221,17 @@ class JobsClient:
         with queue_errors():
             return await read_stats(self._redis)
 
-    async def share(self, message: builtins.list[Any]) -> Shared:
+    async def share(self, message: builtins.list[Any]) -> None:
+        """Share a process's metrics."""
+        with queue_errors():
+            await send(self._redis, message)
+
+    async def leave(self, process: str) -> None:
+        """Say that a process that shared metrics ends."""
+        with queue_errors():
+            await leave(self._redis, process)
+
+    async def exchange(self, message: builtins.list[Any]) -> Shared:
         """Share a process's metrics and read everybody's."""
         with queue_errors():
             return await exchange(self._redis, message)

@@ -99,6 +99,7 @@ class JobRecord(BaseModel):
     log_tail: list[str] = []
     state_key: str = ""
     request_id: str = ""
+    traceparent: str = ""
     attempt: str = ""
     worker: str = ""
 

@@ -17,6 +17,7 @@ import redis
 from models.core.registry import Registry
 from models.core.run import Cancelled
 from models.core.store import BlobStore
+from service import tracing
 from service.settings import Settings
 from workers import kinds
 from workers.connect import patient
@@ -64,7 +65,8 @@ def run_job(job_id: str) -> None:
         scratch = scratch_folder(settings, job_id, attempt)
         scratch.mkdir(parents=True)
         try:
-            _run(settings, records, record, scratch)
+            with tracing.job(record.kind, record.id, record.attempts, record.traceparent):
+                _run(settings, records, record, scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,22 +33,23 @@ CPU_SECONDS, STARTS = "deepnight_process_cpu_seconds_total", "deepnight_process_
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 SHARE = f"""
--- process, number of its message, time, its state (JSON), then series and their growth. Adds each message once, however
--- often it is sent. A hash that is full takes growth of the series it has, and no new ones.
-redis.call('HSET', 'dn:processes', ARGV[1], ARGV[4])
+-- process, number of its message, its state, then series and their growth. Adds each message once, however often it is
+-- sent. A hash that is full takes growth of the series it has, and no new ones. Times are Redis' own: hosts' differ.
+local now = tonumber(redis.call('TIME')[1])
+redis.call('HSET', 'dn:processes', ARGV[1], now .. ' ' .. ARGV[3])
 local last = 'dn:shared:' .. ARGV[1]
 if tonumber(redis.call('GET', last) or 0) >= tonumber(ARGV[2]) then return 0 end
 redis.call('SET', last, ARGV[2], 'EX', 3600)
 local full = redis.call('HLEN', 'dn:metrics') >= {MOST_SERIES}
-for i = 5, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   if not full or redis.call('HEXISTS', 'dn:metrics', ARGV[i]) == 1 then
     redis.call('HINCRBYFLOAT', 'dn:metrics', ARGV[i], ARGV[i + 1])
   end
 end
 local processes = redis.call('HGETALL', 'dn:processes')
 for i = 2, #processes, 2 do
-  local at = cjson.decode(processes[i]).at
-  if at < tonumber(ARGV[3]) - 3600 then redis.call('HDEL', 'dn:processes', processes[i - 1]) end
+  local at = tonumber(string.match(processes[i], '^%d+'))
+  if at < now - 3600 then redis.call('HDEL', 'dn:processes', processes[i - 1]) end
 end
 return 1
 """
@@ -55,10 +57,16 @@ return 1
 
 def series(name: str, labels: Mapping[str, str]) -> str:
     """One time series as a field of the hash."""
-    return json.dumps([name, dict(sorted(labels.items()))], separators=(",", ":"))
+    return _series(name, tuple(labels.items()))
 
 
-def parse_series(text: str) -> tuple[str, dict[str, str]]:
+@lru_cache(MOST_SERIES)  # the same few thousand every other second
+def _series(name: str, labels: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps([name, dict(sorted(labels))], separators=(",", ":"))
+
+
+@lru_cache(MOST_SERIES)
+def parse_series(text: str) -> tuple[str, Mapping[str, str]]:
     """Name and labels of a field of the hash."""
     name, labels = json.loads(text)
     return name, labels
@@ -109,15 +117,20 @@ class Growth:
             self._number += 1
             grown = {name: value - self.sent.get(name, 0.0) for name, value in numbers.items()}
             self._message = {name: growth for name, growth in grown.items() if growth > 0}
-        now = time.time()
         pairs = [part for name, growth in self._message.items() for part in (name, repr(growth))]
-        return [self.process, self._number, repr(now), json.dumps({**state, "at": now}), *pairs]
+        return [self.process, self._number, json.dumps(state), *pairs]
 
-    def arrived(self) -> None:
-        """The last message was taken."""
-        for name, growth in (self._message or {}).items():
+    def arrived(self) -> dict[str, float]:
+        """The last message was taken; what it added."""
+        added, self._message = self._message or {}, None
+        for name, growth in added.items():
             self.sent[name] = self.sent.get(name, 0.0) + growth
-        self._message = None
+        return added
+
+
+async def send(client: redis.asyncio.Redis, message: list[Any]) -> None:
+    """Send a message."""
+    await cast(Any, client).eval(SHARE, 0, *message)
 
 
 async def exchange(client: redis.asyncio.Redis, message: list[Any]) -> Shared:
@@ -126,13 +139,18 @@ async def exchange(client: redis.asyncio.Redis, message: list[Any]) -> Shared:
         pipe.eval(SHARE, 0, *message)
         pipe.hgetall("dn:metrics")
         pipe.hgetall("dn:processes")
-        _, totals, processes = await pipe.execute()
-    living = {name: json.loads(state) for name, state in processes.items()}
-    now = time.time()
+        pipe.time()
+        _, totals, processes, (now, _) = await pipe.execute()
+    seen = {name: value.partition(" ") for name, value in processes.items()}
     return Shared(
         {name: float(value) for name, value in totals.items()},
-        {name: state for name, state in living.items() if now - state["at"] < ALIVE_S},
+        {name: json.loads(state) for name, (at, _, state) in seen.items() if now - int(at) < ALIVE_S},
     )
+
+
+async def leave(client: redis.asyncio.Redis, process: str) -> None:
+    """Take a process off those that live."""
+    await cast(Any, client).hdel("dn:processes", process)
 
 
 class WorkerSharing:

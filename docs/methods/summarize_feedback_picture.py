@@ -9,4 +9,4 @@ from models.summarize_feedback.plots import draw_over_optimization
 if __name__ == "__main__":
     tables = Checkpoint(WEIGHTS).figures.tables
     path = Path(__file__).with_name("summarize-feedback.png")
-    draw_over_optimization(path, tables["ppo on validation texts"], tables["best of n on validation texts"])
+    draw_over_optimization(path, tables["ppo on validation texts"], tables.get("best of n on validation texts", ()))

@@ -25,7 +25,7 @@ from models.align_uniform.proof import (
     theorem_on_features,
 )
 from models.align_uniform.proof_pictures import Arcs, draw_proof
-from models.align_uniform.recipes import DATA, SPEC, labelled_data
+from models.align_uniform.recipes import DATA, SPEC, training_data
 from models.align_uniform.schema import Config, Space
 from models.align_uniform.shipping import open_encoder, read_index
 from models.align_uniform.text_proof import prove_texts
@@ -124,7 +124,7 @@ def prove(checkpoint: Checkpoint, run: Run) -> Figures:
     """
     if isinstance(checkpoint.config.input, TextSpec):
         return prove_texts(checkpoint, run)
-    return measure_proof(checkpoint, run, labelled_data(), sources.load(DATA, "test"))
+    return measure_proof(checkpoint, run, training_data(), sources.load(DATA, "test"))
 
 
 def measure_proof(

@@ -40,10 +40,11 @@ def mean(groups: Mapping[str, Sequence[Row]], group: str, measure: str) -> float
 def group_figures(groups: Mapping[str, Sequence[Row]]) -> list[Figure]:
     """One figure a group and measure, with the spread over seeds; the main comparison has a setting of its own."""
     found = []
-    steps = max(row.steps for rows in groups.values() for row in rows)
-    main = f"Fashion-MNIST, small encoders, {steps:,} steps"
+    compared = max((row.steps for group in HEADLINES for row in groups.get(group, [])), default=0)
     for group, rows in groups.items():
-        setting = main if group in HEADLINES else f"{main}, sweep"
+        setting = f"Fashion-MNIST, small encoders, {rows[0].steps or compared} steps on 20,000 pictures"
+        if group not in HEADLINES:
+            setting += ", sweep"
         for measure, name in MEASURES.items():
             found.append(
                 Figure.over_seeds(
@@ -155,10 +156,10 @@ def _controls(groups: Mapping[str, Sequence[Row]]) -> str:
 def _small_batch(groups: Mapping[str, Sequence[Row]], size: int) -> str:
     ours, theirs = f"align-uniform-batch-{size}", f"simclr-batch-{size}"
     linear, knn, low1 = (_difference(groups, ours, theirs, measure) for measure in ("linear", "knn", "low1"))
-    spread = np.std([row.linear for name in (ours, theirs) for row in groups[name]], ddof=1)
+    spread = np.sqrt(np.mean([np.var([row.linear for row in groups[name]], ddof=1) for name in (ours, theirs)]))
     return (
-        f"With batches of {size} at equal steps, alignment and uniformity is {_points(linear)} against SimCLR "
-        f"(tau 0.2) by linear probe, {_points(knn)} by k-NN and {_points(low1)} with 1% of the labels "
-        f"({len(groups[ours])} seeds each, all of them spread by {100 * spread:.1f} points); "
+        f"With batches of {size} and {groups[ours][0].steps:,} steps each, alignment and uniformity is "
+        f"{_points(linear)} against SimCLR (tau 0.2) by linear probe, {_points(knn)} by k-NN and {_points(low1)} with "
+        f"1% of the labels ({len(groups[ours])} seeds each, whose linear probes vary by {100 * spread:.1f} points); "
         f"better with small batches: {_verdict(linear > 0.005)}."
     )

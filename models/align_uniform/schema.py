@@ -113,8 +113,7 @@ PRESETS = {
         flip=0.5,
         jitter_probability=1.0,
     ),
-    "gpu": Config(epochs=100, batch_size=512),
-    "text": Config(epochs=5, feat_dim=128, lr=3e-4),
+    "text": Config(epochs=3, feat_dim=128, lr=3e-4, word_buckets=8192, max_words=128),
 }
 
 

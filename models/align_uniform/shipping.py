@@ -132,8 +132,13 @@ def _left_out(name: str, entry: Shipped) -> bool:
 
 
 def halve(checkpoint: Checkpoint, version: str, folder: Path) -> Checkpoint:
-    """Write ``checkpoint`` with its weights in half precision as ``version`` into ``folder``."""
-    tensors = {name: t.half() if t.is_floating_point() else t for name, t in checkpoint.tensors().items()}
+    """Write ``checkpoint`` as ``version`` into ``folder``, in half precision but for the axes: rounded, they would no
+    longer be orthogonal.
+    """
+    tensors = {
+        name: tensor.half() if tensor.is_floating_point() and not name.endswith("_axes") else tensor
+        for name, tensor in checkpoint.tensors().items()
+    }
     config = checkpoint.config.model_copy(update={"version": version})
     return Checkpoint.write(folder, config, tensors, checkpoint.figures)
 

@@ -36,6 +36,11 @@ class Cell:
     seed: int
 
     @property
+    def name(self) -> str:
+        """The noise as the command line names it, such as ``uniform-0.2``."""
+        return self.noise if self.noise == "none" else f"{self.noise}-{self.rate}"
+
+    @property
     def setting(self) -> str:
         """The setting in words."""
         noise = "no added noise" if self.noise == "none" else f"{self.noise} {self.rate:.0%}"

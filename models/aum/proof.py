@@ -20,6 +20,7 @@ from models.aum.scores import confident_learning, flag_scores, losses, mixture, 
 from models.aum.thresholds import noise_rate
 from models.aum.trainer import Trainer
 from models.core.classifiers import batch_tensor, logits_of
+from models.core.devices import device_name
 from models.core.inputs import Float64
 from models.core.parts import Row
 from models.core.run import Run
@@ -47,14 +48,15 @@ class _Judged:
         return masks | ({"oracle": wrong} if wrong.any() else {})
 
 
-def measure_cells(cells: Sequence[Cell], run: Run) -> list[Row]:
+def measure_cells(cells: Sequence[Cell], run: Run, *, retrain: bool = True) -> list[Row]:
     """A row of figures for each cell; all of one data set and size.
 
     Rankings (``aum``, ``probability``, ``loss`` at the end of ordinary training, ``loss_early`` after as many epochs
     as AUM counts, ``confident``): see :func:`ranking_scores`. Flags of those that have some, and of a two-component
     ``mixture`` on AUM: see :func:`flag_scores`. Noise rates: ``true_share``, ``estimate`` between ``low`` and
     ``high``, and by mixtures on AUM and on the early loss. ``accuracy_*``: on clean test data after training on all
-    samples, without those flagged by each method, without as many at random, and without all wrong labels (oracle).
+    samples, without those flagged by each method, without as many at random, and without all wrong labels (oracle);
+    without ``retrain`` the first only, whose training the final loss comes from.
 
     Raises:
         DataUnavailableError: the data cannot be had.
@@ -67,7 +69,7 @@ def measure_cells(cells: Sequence[Cell], run: Run) -> list[Row]:
     judged = _judge(trainer, noisy)
     rows = [_row(data, found, trainer.device) for data, found in zip(noisy, judged, strict=True)]
     arms = [(number, name, mask) for number, found in enumerate(judged)
-            for name, mask in found.dropped(noisy[number]).items()]  # fmt: skip
+            for name, mask in found.dropped(noisy[number]).items() if retrain or name == "all"]  # fmt: skip
     networks = trainer.retrain([(noisy[number], mask) for number, _, mask in arms])
     test_inputs = batch_tensor(test.inputs).to(trainer.device)
     for (number, name, _), network in zip(arms, networks, strict=True):
@@ -100,7 +102,7 @@ def _row(noisy: Noisy, judged: _Judged, device: torch.device) -> Row:
     share, mixed = mixture(-aum)
     row: Row = {
         "data": cell.data, "samples": cell.samples, "noise": cell.noise, "rate": cell.rate, "seed": cell.seed,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device_name(device),
         "true_share": float(wrong.mean()),
         "estimate": float(estimate["estimate"]), "low": float(estimate["low"]), "high": float(estimate["high"]),
         "estimate_mixture": share, "estimate_loss_mixture": mixture(judged.loss_early)[0],

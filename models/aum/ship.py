@@ -1,6 +1,6 @@
 """Makes what ``weights/`` holds: the proof at any size, and the shipped classifier.
 
-``python -m models.aum.ship proof ROWS.jsonl --data fashion-mnist --samples 20000`` measures all noises of one size and
+``python -m models.aum.ship proof ROWS.jsonl --data fashion-mnist --samples 20000`` measures the noises of one size and
 appends them to the file, ``... figures ROWS.jsonl`` stores what the file holds, ``... checkpoint`` trains the
 classifier.
 """
@@ -38,27 +38,27 @@ from models.core.parts import Row
 from models.core.run import LocalRun
 from models.core.sources import load
 
+DATA = ("fashion-mnist", "digits")
 RATE, SEED = 0.2, 0
 
 
-def measure(path: Path, data: str, samples: int, seeds: Sequence[int], device: str) -> None:
+def measure(path: Path, cells: Sequence[Cell], device: str, *, retrain: bool) -> None:
     """Measure what the file does not hold yet: one cell at a time on a CPU, all together elsewhere."""
     done = {_key(row) for row in read_rows(path)} if path.exists() else set()
-    cells = [cell for cell in cells_of(data, samples, seeds)
-             if (cell.data, cell.samples, cell.noise, cell.rate, cell.seed) not in done]  # fmt: skip
+    cells = [cell for cell in cells if (cell.data, cell.samples, cell.noise, cell.rate, cell.seed) not in done]
     size = 1 if pick_device(device).type == "cpu" else max(1, len(cells))
     for start in range(0, len(cells), size):
-        _measure(path, cells[start : start + size], device)
+        _measure(path, cells[start : start + size], device, retrain)
 
 
-def _measure(path: Path, cells: Sequence[Cell], device: str) -> None:
+def _measure(path: Path, cells: Sequence[Cell], device: str, retrain: bool) -> None:
     begun = time.monotonic()
 
     def report(fraction: float, stage: str, message: str) -> None:
         print(f"{time.monotonic() - begun:6.1f} s {fraction:6.1%} {stage}", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure_cells(cells, LocalRun(Path(folder), device=device, report=report))
+        rows = measure_cells(cells, LocalRun(Path(folder), device=device, report=report), retrain=retrain)
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
@@ -66,8 +66,13 @@ def _measure(path: Path, cells: Sequence[Cell], device: str) -> None:
 def read_rows(path: Path) -> list[Row]:
     """The measured cells, by data, size, noise and seed."""
     rows: list[Row] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    order = {noise: number for number, noise in enumerate(NOISES)}
-    return sorted(rows, key=lambda row: (*_key(row)[:2], order[row["noise"], row["rate"]], row["seed"]))  # type: ignore[index]
+    noises = {noise: number for number, noise in enumerate(NOISES)}
+
+    def place(row: Row) -> tuple[int, ...]:
+        noise = noises[row["noise"], row["rate"]]  # type: ignore[index]
+        return DATA.index(str(row["data"])), int(row["samples"] or 0), noise, int(row["seed"] or 0)
+
+    return sorted(rows, key=place)
 
 
 def _key(row: Row) -> tuple[object, ...]:
@@ -131,13 +136,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=["proof", "figures", "checkpoint"])
     parser.add_argument("rows", type=Path, nargs="?", default=Path("rows.jsonl"))
-    parser.add_argument("--data", default="fashion-mnist", choices=["fashion-mnist", "digits"])
-    parser.add_argument("--samples", type=int, default=4000)
+    parser.add_argument("--data", default="fashion-mnist", choices=DATA)
+    parser.add_argument("--samples", type=int, default=8000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--noises", nargs="+", help="only these, such as `none` or `uniform-0.2`; all unless given")
+    parser.add_argument("--no-retrain", action="store_true", help="measure rankings and noise rates only")
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
+    cells = [
+        cell
+        for cell in cells_of(given.data, given.samples, given.seeds)
+        if given.noises is None or cell.name in given.noises
+    ]
     steps: dict[str, Callable[[], None]] = {
-        "proof": lambda: measure(given.rows, given.data, given.samples, given.seeds, given.device),
+        "proof": lambda: measure(given.rows, cells, given.device, retrain=not given.no_retrain),
         "figures": lambda: write_figures(read_rows(given.rows)),
         "checkpoint": lambda: make_checkpoint(given.device),
     }

@@ -84,7 +84,6 @@ def fit_side_by_side(
     inputs: torch.Tensor,
     members: Sequence[Member],
     schedule: Schedule,
-    samples: int,
     report: Callable[[float], None],
     passes: Passes | None = None,
     skip_epochs: int = 0,
@@ -93,9 +92,8 @@ def fit_side_by_side(
 
     Args:
         inputs: ``(M, ...)`` as the networks take them, of all members.
-        members: of one architecture and one number of samples ``N``.
-        samples: of an epoch. A member that learns from fewer starts its next pass early, so that all make the same
-            number of steps on full batches.
+        members: of one architecture and one number of samples ``N``. One that learns from fewer than another starts
+            its next pass early, so that all make the same number of steps on full batches.
         report: called after each epoch with the share that is done.
         passes: filled after the first ``skip_epochs`` epochs.
 
@@ -103,6 +101,7 @@ def fit_side_by_side(
         NonFiniteLogitsError: a training diverged.
     """
     ensemble = _Ensemble(inputs, members, schedule, passes)
+    samples = max(len(member.chosen) for member in members)
     orders = [_orders(member, samples) for member in members]
     for epoch in range(schedule.epochs):
         order = torch.stack([next(stream) for stream in orders]).to(inputs.device)
@@ -162,8 +161,7 @@ class _Ensemble:
     def _step(self, positions: torch.Tensor, counted: bool) -> None:
         labels = self._targets.gather(1, positions)
         self._optimizer.zero_grad()
-        batch = self.inputs[self._first + positions]
-        logits = torch.vmap(self._logits)(self._parameters, self._buffers, batch)
+        logits = self._forward(self.inputs[self._first + positions])
         # Every member's mean loss, summed: none sees another's gradient.
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(labels)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -171,6 +169,13 @@ class _Ensemble:
         if self.passes is not None and counted:
             self.passes.update(logits.detach(), labels, positions)
         self.loss.copy_(loss.detach())
+
+    def _forward(self, batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) > 1:
+            return torch.vmap(self._logits)(self._parameters, self._buffers, batch)
+        # One alone by the kernels of a single network, bit for bit.
+        own = [{name: tensor[0] for name, tensor in stacked.items()} for stacked in (self._parameters, self._buffers)]
+        return self._logits(own[0], own[1], batch[0])[None]
 
     def _logits(
         self, parameters: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor], batch: torch.Tensor

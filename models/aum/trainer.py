@@ -21,7 +21,7 @@ from models.core.inputs import Float64
 from models.core.run import Run
 from models.core.training import Arrays
 
-_EPOCHS, _CL_FOLDS = 8, 5
+_EPOCHS, _CL_FOLDS = 8, 3
 COUNTING = Schedule(_EPOCHS, 64, 0.1, 1e-4)
 _EARLY = Schedule(_EPOCHS, 64, 0.1, 1e-4, decay=True)
 _ORDINARY = ordinary_schedule(COUNTING)
@@ -91,8 +91,7 @@ class Trainer:
                          derive_seed(noisy.cell.seed, 14, number))
             for noisy, fold in zip(cells, folds, strict=True) for number in range(_CL_FOLDS)
         ]  # fmt: skip
-        longest = max(len(member.chosen) for member in members)
-        networks = self._train("confident learning", members, COUNTING, longest)
+        networks = self._train("confident learning", members, COUNTING)
         found = []
         for noisy, fold in zip(cells, folds, strict=True):
             probabilities = np.empty((self.samples, self.classes))
@@ -111,18 +110,15 @@ class Trainer:
         stage: str,
         members: Sequence[Member],
         schedule: Schedule,
-        samples: int | None = None,
         passes: list[Arrays] | None = None,
     ) -> Iterator[Classifier]:
-        """The networks of ``members`` in their order; ``samples`` of an epoch, all unless given, ``passes`` to fill."""
+        """The networks of ``members`` in their order; ``passes`` is filled where it is given."""
         size = _AT_ONCE[self.device.type]
         for start in range(0, len(members), size):
             chunk = members[start : start + size]
             counter = None if passes is None else Passes(len(chunk), self.samples, self.classes, self.device)
             report = partial(self._report, stage, start / len(members), len(chunk) / len(members))
-            trained = fit_side_by_side(
-                self.inputs, chunk, schedule, samples or self.samples, report, counter, self.plan.skip_epochs
-            )
+            trained = fit_side_by_side(self.inputs, chunk, schedule, report, counter, self.plan.skip_epochs)
             if passes is not None and counter is not None:
                 passes += counter.split()
             yield from trained

@@ -1,4 +1,4 @@
-"""Methods whose versions are classifiers of pictures or vectors, trained by :mod:`models.core.supervised`."""
+"""Methods whose versions are classifiers of pictures, vectors or texts, trained by :mod:`models.core.supervised`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from models.core.classifiers import (
     as_tensor,
     batch_tensor,
     build_classifier,
+    classifier_inputs,
     input_spec,
     logits_of,
     match_labels,
@@ -27,10 +28,11 @@ from models.core.dataset import Dataset
 from models.core.devices import pick_device
 from models.core.early_stopping import check_noise_rate, hold_out, stopping_figures, validation_split
 from models.core.figures import Figure, Figures
-from models.core.inputs import Float32, ImageSpec, VectorSpec
+from models.core.inputs import Float32, ImageSpec, InputSpec, TextSpec, VectorSpec
 from models.core.method import Method, MethodError
 from models.core.run import Run
 from models.core.supervised import Fitted, Recipe, fit_classifier
+from models.core.text import vectorise
 from models.core.trainer_options import ClassifierConfig
 
 ParamsT = TypeVar("ParamsT", bound=BaseModel)
@@ -40,21 +42,22 @@ ConfigT = TypeVar("ConfigT", bound=ClassifierConfig)
 class ClassifierMethod(Method[ParamsT, ConfigT]):
     """Load, predict, train and the loss of a classifier; what is proved about it is the subclass's."""
 
-    def __init__(self, network: Classifier, spec: ImageSpec | VectorSpec, class_names: list[str]) -> None:
+    def __init__(self, network: Classifier, spec: InputSpec, class_names: list[str]) -> None:
         self.network, self.spec, self.class_names = network, spec, class_names
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, device: torch.device) -> ClassifierMethod[ParamsT, ConfigT]:
         """Build the network of ``checkpoint`` on ``device``."""
-        spec = checkpoint.config.input
-        assert isinstance(spec, ImageSpec | VectorSpec)
         network = read_classifier(checkpoint)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(network, spec, checkpoint.config.class_names)
+        if network.text is not None:
+            network.text.cpu()  # scipy multiplies with it
+        return cls(network, checkpoint.config.input, checkpoint.config.class_names)
 
     def predict(self, inputs: Any, params: ParamsT) -> Sequence[Float32]:
-        """Float32 ``(C,)`` probabilities of uint8 ``(N, H, W, C)`` or float32 ``(N, D)``."""
-        return list(logits_of(self.network, batch_tensor(inputs)).softmax(dim=1).numpy())
+        """Float32 ``(C,)`` probabilities of uint8 ``(N, H, W, C)``, float32 ``(N, D)`` or N texts."""
+        rows = inputs if self.network.text is None else self.network.text.vectors(inputs)
+        return list(logits_of(self.network, batch_tensor(rows)).softmax(dim=1).numpy())
 
     @classmethod
     def train(cls, dataset: Dataset, config: ConfigT, run: Run) -> Checkpoint:
@@ -63,7 +66,7 @@ class ClassifierMethod(Method[ParamsT, ConfigT]):
 
     def objective(self, dataset: Dataset) -> tuple[nn.Module, Callable[[], Tensor]]:
         """The network and its mean cross-entropy on ``dataset``."""
-        inputs = as_tensor(dataset, self.spec).to(self.network.mean.device)
+        inputs = classifier_inputs(self.network, dataset, self.spec).to(self.network.mean.device)
         labels = match_labels(dataset, self.class_names).to(inputs.device)
         return self.network, lambda: F.cross_entropy(self.network(inputs), labels)
 
@@ -117,8 +120,10 @@ def train_classifier(slug: str, dataset: Dataset, config: ClassifierConfig, run:
     """
     check_labels(dataset)
     check_noise_rate(config.early_stopping, len(dataset.class_names))
-    architecture, spec = architecture_of(dataset, config.encoder), input_spec(dataset, config.image_size)
+    architecture, given = architecture_of(dataset, config.encoder), dataset
     remaining, test = validation_split(dataset, config.test_share, run.seed)
+    dataset, text = vectorise(dataset, remaining, run.seed)
+    spec = input_spec(dataset, config.image_size)
     training, validation = dataset.select(remaining), None
     stopping = config.early_stopping
     if stopping is not None and stopping.rule == "noisy-validation":
@@ -135,14 +140,15 @@ def train_classifier(slug: str, dataset: Dataset, config: ClassifierConfig, run:
     figures = training_figures(fitted, spec, training, held_out, config, len(dataset.class_names))
     facts: dict[str, Any] = {"architecture": architecture, "shape": list(inputs.shape[1:]), "epoch": fitted.epoch}
     facts |= {"steps": fitted.steps, "perturbed_steps": fitted.perturbed_steps, "stopped_at": fitted.stopped_at}
+    fitted.network.text = text
     return Checkpoint.write(
         run.scratch / "checkpoint",
         CheckpointConfig(
-            method=slug, input=spec, config=config.model_dump(mode="json"), class_names=dataset.class_names,
-            outputs=facts, data_sha256=dataset.sha256, seed=run.seed,
+            method=slug, input=spec if text is None else TextSpec(), config=config.model_dump(mode="json"),
+            class_names=given.class_names, outputs=facts, data_sha256=given.sha256, seed=run.seed,
         ),
         fitted.network.state_dict(),
-        Figures(figures=figures, tables={"curve": fitted.curve}, data_sha256={dataset.name or "data": dataset.sha256}),
+        Figures(figures=figures, tables={"curve": fitted.curve}, data_sha256={given.name or "data": given.sha256}),
     )  # fmt: skip
 
 
@@ -185,9 +191,9 @@ def training_figures(
 
 def user_figures(checkpoint: Checkpoint, dataset: Dataset, device: str) -> list[Figure]:
     """Accuracy and cross-entropy of a checkpoint on a labelled data set, matched by class name."""
-    spec = checkpoint.config.input
-    assert isinstance(spec, ImageSpec | VectorSpec)
-    logits = logits_of(read_classifier(checkpoint).to(pick_device(device)), as_tensor(dataset, spec))
+    network = read_classifier(checkpoint)
+    inputs = classifier_inputs(network, dataset, checkpoint.config.input)
+    logits = logits_of(network.to(pick_device(device)), inputs)
     return label_figures(logits, dataset, checkpoint.config.class_names)
 
 

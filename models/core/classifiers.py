@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from models.core.checkpoint import Checkpoint, CheckpointError
 from models.core.dataset import Dataset
-from models.core.inputs import ImageSpec, VectorSpec
+from models.core.inputs import ImageSpec, InputSpec, VectorSpec
 from models.core.method import MethodError
+from models.core.text import TextTransform
 
 NetworkT = TypeVar("NetworkT", bound="Standardised")
 Architecture = Literal["mlp", "small-cnn", "two-conv", "wrn-10-2", "wrn-28-10"]
@@ -48,14 +49,20 @@ class Classifier(Standardised):
     Args:
         shape: ``(C, H, W)`` or ``(D,)``.
 
+    Attributes:
+        text: turns texts into the vectors; of trained networks of texts only.
+
     Raises:
         ValueError: the architecture takes pictures, or larger ones.
     """
+
+    text: TextTransform | None
 
     def __init__(
         self, architecture: Architecture, shape: tuple[int, ...], classes: int, mean: Tensor, std: Tensor
     ) -> None:
         super().__init__(_body(architecture, shape, classes), mean, std)
+        self.text = None
 
 
 def _body(architecture: Architecture, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -221,6 +228,8 @@ def build_classifier(architecture: Architecture, inputs: Tensor, classes: int) -
 def read_classifier(checkpoint: Checkpoint) -> Classifier:
     """The network of a checkpoint, in evaluation mode; see :func:`described`."""
     network = described(checkpoint, Classifier)
+    if checkpoint.config.input.kind == "text":
+        network.text = TextTransform(network.mean.shape[0])
     checkpoint.load_into(network)
     return network.eval()
 
@@ -242,6 +251,19 @@ def described(checkpoint: Checkpoint, kind: Callable[..., NetworkT]) -> NetworkT
         return kind(architecture, shape, classes, torch.zeros(moments), torch.ones(moments))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.folder.name}: its outputs name no architecture and shape") from error
+
+
+def classifier_inputs(network: Classifier, dataset: Dataset, spec: InputSpec) -> Tensor:
+    """The inputs of a data set as ``network``, whose checkpoint names ``spec``, takes them.
+
+    Raises:
+        MethodError: vectors of another length, or with NaN or infinite values; names the row.
+        InputError: the data set holds something else.
+    """
+    if network.text is not None:
+        return torch.from_numpy(network.text.vectors(dataset.texts()))
+    assert isinstance(spec, ImageSpec | VectorSpec)
+    return as_tensor(dataset, spec)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import scipy.sparse
@@ -11,7 +12,8 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.utils.extmath import randomized_svd
 from torch import nn
 
-from models.core.inputs import Float32
+from models.core.dataset import Dataset
+from models.core.inputs import Float32, Int64
 
 BUCKETS, DIMENSIONS = 1 << 15, 128
 
@@ -48,6 +50,14 @@ class TextTransform(nn.Module):
         """The projected texts, float32 ``(N, D)``; zeros for a text without any word."""
         weighted = _weigh(_counts(texts), self.idf.cpu().numpy())
         return np.asarray(weighted @ self.components.cpu().numpy().T, dtype=np.float32)
+
+
+def vectorise(dataset: Dataset, rows: Int64, seed: int) -> tuple[Dataset, TextTransform | None]:
+    """Texts as vectors, by a transform that is fitted on those at ``rows``; any other data set as it is."""
+    if dataset.kind != "text":
+        return dataset, None
+    transform = TextTransform.fit(dataset.select(rows).texts(), seed)
+    return replace(dataset, kind="vectors", inputs=transform.vectors(dataset.texts())), transform
 
 
 def _counts(texts: Sequence[str]) -> scipy.sparse.csr_matrix:

@@ -102,7 +102,7 @@ class EarlyStopping(BaseModel):
 
 
 class ClassifierConfig(BaseModel):
-    """Training of a classifier of pictures or vectors, carried out by :mod:`models.core.classification`."""
+    """Training of a classifier of pictures, vectors or texts, carried out by :mod:`models.core.classification`."""
 
     model_config = ConfigDict(extra="forbid")
     encoder: Literal["auto", "mlp", "small-cnn", "two-conv", "wrn-10-2", "wrn-28-10"] = Field(

@@ -31,7 +31,7 @@ def evaluate_method(checkpoint: Checkpoint, run: Run, dataset: Dataset | None) -
 
     Raises:
         MethodError: the data set does not fit the checkpoint.
-        DataUnavailableError: Fashion-MNIST can neither be found nor fetched.
+        DataUnavailableError: a data set of the proof can neither be found nor fetched.
         Cancelled: the user asked for it.
     """
     return measured(
@@ -54,17 +54,15 @@ def _prove(checkpoint: Checkpoint, run: Run) -> Figures:
 
     measured = measure_parts(run, [f"{cell.setting}, seed {cell.seed}" for cell in cells], measure)
     rows = [found["row"] for found in measured]
-    shown = {
-        f"{TITLES[cell.data]}, {cell.noise:.0%} wrong labels": {
-            "epoch": found["row"]["stopped_epoch"], "curve": found["curve"],
-        }
-        for cell, found in zip(cells, measured, strict=True)
-        if cell.seed == 0 and cell.data == QUICK[0].data
-    }  # fmt: skip
-    draw_robustness(run.artifact("early-stopping.png", "image/png"), shown)
     if whole:
         run.progress(1.0, "theory")
-        tables |= {"proof": rows, **measure_theorems()}
+        curves = [
+            {"data": cell.data, "noise": cell.noise, "seed": cell.seed, **point}
+            for cell, found in zip(cells, measured, strict=True)
+            for point in found["curve"]
+        ]
+        tables |= {"proof": rows, "curves": shown_curves(curves), **measure_theorems()}
+    draw_robustness(run.artifact("early-stopping.png", "image/png"), _panels(tables))
     kept = [] if stored is None else [figure for figure in stored.figures if figure.setting == SHIPPED_SETTING]
     figures = summarise(tables, kept)
     if not whole:
@@ -72,6 +70,20 @@ def _prove(checkpoint: Checkpoint, run: Run) -> Figures:
         figures.claims += [_comparison(row, tables["proof"]) for row in rows]
     figures.claims += _again(checkpoint, run, kept)
     return figures
+
+
+def shown_curves(curves: Sequence[Row]) -> list[Row]:
+    """Those of all curves that are kept and drawn: Fashion-MNIST, the first seed."""
+    return [row for row in curves if (row["data"], row["seed"]) == (QUICK[0].data, QUICK[0].seed)]
+
+
+def _panels(tables: Mapping[str, list[Row]]) -> dict[str, dict[str, Any]]:
+    panels: dict[str, dict[str, Any]] = {}
+    kept = {row["noise"]: row["stopped_epoch"] for row in shown_curves(tables["proof"])}
+    for row in sorted(tables["curves"], key=lambda point: float(point["noise"] or 0)):
+        name = f"{float(row['noise'] or 0):.0%} wrong labels"
+        panels.setdefault(name, {"epoch": kept[row["noise"]], "curve": []})["curve"].append(row)
+    return panels
 
 
 def measure_theorems() -> dict[str, list[Row]]:
@@ -84,7 +96,8 @@ def measure_theorems() -> dict[str, list[Row]]:
 
 def summarise(tables: Mapping[str, list[Row]], shipped: Sequence[Figure]) -> Figures:
     """Figures and claims of the whole proof from its tables ``proof``, ``theory`` and ``law``."""
-    hashes = {f"fashion-mnist/{split}": load("fashion-mnist", split).sha256 for split in ("train", "test")}
+    names = (f"{name}/{split}" for name in ("fashion-mnist", "digits") for split in ("train", "test"))
+    hashes = {name: load(*name.split("/")).sha256 for name in names}
     return Figures(
         figures=[*shipped, *proof_figures(tables["proof"])],
         claims=[*proof_claims(tables["proof"]), *theory_claims(tables["theory"], tables["law"])],

@@ -19,6 +19,7 @@ from models.core.noise import corrupt_labels
 from models.core.parts import measure_parts
 from models.core.probes import stratified_subset
 from models.core.run import Run
+from models.core.text import vectorise
 from models.early_stopping.clusters import clusterability, label_energy, unit_rows
 from models.early_stopping.pictures import draw_robustness
 from models.early_stopping.schema import Config, NoiseRobustnessReport, RobustTrain
@@ -107,11 +108,13 @@ def _corrupted(labels: Int64, classes: int, rate: float, seed: int) -> Int64:
 def _watch(dataset: Dataset, rate: float, config: Config, run: Run) -> dict[str, Any]:
     stopping, classes = config.early_stopping, len(dataset.class_names)
     assert stopping is not None
-    architecture, spec = architecture_of(dataset, config.encoder), input_spec(dataset, config.image_size)
+    architecture = architecture_of(dataset, config.encoder)
     labels = torch.from_numpy(_corrupted(dataset.require_labels(), classes, rate, run.seed))
     truth = torch.from_numpy(dataset.require_labels())
-    training, held = (torch.from_numpy(part) for part in hold_out(dataset, stopping, run.seed, run))
-    inputs = as_tensor(dataset, spec)
+    positions = hold_out(dataset, stopping, run.seed, run)
+    dataset, _ = vectorise(dataset, positions[0], run.seed)
+    inputs = as_tensor(dataset, input_spec(dataset, config.image_size))
+    training, held = (torch.from_numpy(part) for part in positions)
     known = rate > 0
     sides = [Labelled(inputs[part], labels[part], truth[part] if known else None) for part in (training, held)]
     going_on = config.model_copy(update={"early_stopping": stopping.model_copy(update={"continue_to_end": True})})
@@ -125,7 +128,8 @@ def _watch(dataset: Dataset, rate: float, config: Config, run: Run) -> dict[str,
 def _spectrum(dataset: Dataset, parameters: NoiseRobustnessReport, seed: int) -> dict[str, Any]:
     share = min(1.0, parameters.spectrum_samples / len(dataset))
     chosen = dataset.select(stratified_subset(dataset.require_labels(), share, seed)[: parameters.spectrum_samples])
-    inputs = as_tensor(chosen, input_spec(dataset, parameters.config.image_size)).double().numpy()
+    chosen, _ = vectorise(chosen, np.arange(len(chosen)), seed)
+    inputs = as_tensor(chosen, input_spec(chosen, parameters.config.image_size)).double().numpy()
     rows, labels, classes = unit_rows(inputs), chosen.require_labels(), len(dataset.class_names)
     noisy = _corrupted(labels, classes, max(parameters.inject), seed)
     return {

@@ -11,7 +11,7 @@ from models.early_stopping.schema import Config, Params
 
 
 class StoppedClassifier(ClassifierMethod[Params, Config]):
-    """A classifier of pictures or vectors whose training stopped before wrong labels were fitted."""
+    """A classifier of pictures, vectors or texts whose training stopped before wrong labels were fitted."""
 
     @classmethod
     def evaluate(cls, checkpoint: Checkpoint, run: Run, dataset: Dataset | None = None) -> Figures:

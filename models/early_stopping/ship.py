@@ -27,7 +27,7 @@ from models.core.parts import Row
 from models.core.run import LocalRun
 from models.core.sources import load
 from models.core.trainer_options import EarlyStopping
-from models.early_stopping.evaluate import SHIPPED, SHIPPED_SETTING, measure_theorems, summarise
+from models.early_stopping.evaluate import SHIPPED, SHIPPED_SETTING, measure_theorems, shown_curves, summarise
 from models.early_stopping.proof import CELLS, measure_cell
 from models.early_stopping.schema import Config
 
@@ -56,8 +56,8 @@ def proof(folder: Path, part: int, of: int, device: str) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             row, curve = measure_cell(cell, LocalRun(Path(scratch), device=device))
         _append(path, [row | {"device": named}])
-        if cell.seed == 0 and cell.data == "fashion-mnist":
-            _append(folder / "curves.jsonl", [{"noise": cell.noise, **point} for point in curve])
+        facts: Row = {"data": cell.data, "noise": cell.noise, "seed": cell.seed}
+        _append(folder / "curves.jsonl", [facts | point for point in curve])
         print(cell, row["stopped"], row["last"], flush=True)
 
 
@@ -82,11 +82,13 @@ def train(folder: Path, device: str) -> None:
 
 
 def write(folder: Path) -> None:
-    """Copy the trained classifier into ``weights/`` and write its figures."""
-    trained = Checkpoint(folder / "checkpoint" / "scratch" / "checkpoint")
-    value = user_figures(trained, load("fashion-mnist", "test"), "cpu")[0].value
-    _copy(trained)
+    """Copy the trained classifier, where the folder holds one, into ``weights/`` and write all figures."""
+    source = folder / "checkpoint" / "scratch" / "checkpoint"
+    if source.exists():
+        _copy(Checkpoint(source))
+    value = user_figures(Checkpoint(SHIPPED), load("fashion-mnist", "test"), "cpu")[0].value
     tables = {name: read_rows(folder / f"{name}.jsonl") for name in ("proof", "theory", "law", "curves")}
+    tables["curves"] = shown_curves(tables["curves"])
     found = summarise(tables, [Figure(name="accuracy", value=value, setting=SHIPPED_SETTING, headline=True)])
     found.command = "python -m models.early_stopping.ship"
     Checkpoint(SHIPPED).write_figures(found)

@@ -15,8 +15,8 @@ from models.core.replay import Replayed
 from models.otdd.variants import SPEC
 
 BATCH = 64
-SOURCE_STEPS, SOURCE_RATE = 1500, 2e-3
-TARGET_STEPS, TARGET_RATE = 300, 1e-3
+SOURCE_STEPS, SOURCE_RATE = 400, 2e-3
+TARGET_STEPS, TARGET_RATE = 120, 1e-3
 CHECK_EVERY = 100
 _AT_ONCE = 4096
 

@@ -22,7 +22,7 @@ from models.otdd.variants import blurred, inverted, noisy, of_classes, original,
 
 SEEDS, SHOTS = 5, 10
 SCRATCH = "none"
-SAMPLES, POOL, SMALL_SAMPLES, DISTANCE_SAMPLES = 4000, 400, 900, 1000
+SAMPLES, POOL, TEST, SMALL_SAMPLES, DISTANCE_SAMPLES = 4000, 400, 2000, 900, 1000
 CHANGES: dict[str, Callable[[Dataset], Dataset]] = {
     "": lambda dataset: dataset,
     ", rotated 45": lambda dataset: rotated(dataset, 45),
@@ -51,7 +51,10 @@ def transfer_sets(seed: int) -> Sets:
         "fashion": fashion.select(range(SAMPLES, len(fashion))),
         "digits-8x8": small.select(range(SMALL_SAMPLES, len(small))),
     }
-    split = {name: (part.select(range(POOL)), part.select(range(POOL, len(part)))) for name, part in targets.items()}
+    split = {
+        name: (part.select(range(POOL)), part.select(range(POOL, min(POOL + TEST, len(part)))))
+        for name, part in targets.items()
+    }
     return sources, split
 
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +34,11 @@ from models.robust_ot.schema import AdaptParameters
 
 STORED = Path(__file__).parent / "weights" / "adaptation.json"
 SHARE = 0.1
-SEEDS = 5
+SEEDS = 3
 DIRECTIONS = (("digits", "digits-8x8"), ("digits-8x8", "digits"))
 METHOD, PLAIN, SOURCE_ONLY = "method", "plain adversarial adaptation", "source only"
-SHORT: dict[str, Any] = {"target": "", "steps": 6000, "source_steps": 1000}
-ARMS = {
-    SOURCE_ONLY: AdaptParameters(**SHORT | {"source_steps": SHORT["steps"]}, outlier_fraction=0.0),
-    PLAIN: AdaptParameters(**SHORT, outlier_fraction=0.0),
-    METHOD: AdaptParameters(**SHORT, outlier_fraction=SHARE),
-}
+STEPS, ALONE = 1000, 0.3
+ARMS: dict[str, tuple[float, float]] = {SOURCE_ONLY: (1.0, 0.0), PLAIN: (ALONE, 0.0), METHOD: (ALONE, SHARE)}
 ACCURACY, AUROC, DIVERGENCE = "target accuracy", "AUROC of target weights", "chi-square of target weights"
 QUANTITIES = (ACCURACY, AUROC, DIVERGENCE)
 TITLES = {"digits": "digits", "digits-8x8": "8x8 digits"}
@@ -56,15 +51,21 @@ def setting(source: str, target: str) -> str:
     return f"{TITLES[source]} to {TITLES[target]} with 10% Fashion"
 
 
-def measure_cells(run: Run, directions: Sequence[tuple[str, str]] = DIRECTIONS) -> list[Row]:
-    """Train every arm in every direction from each seed.
+def arm_parameters(arm: str, steps: int) -> AdaptParameters:
+    """Of ``steps`` in all, the share that is on the source alone, and the outliers that are expected."""
+    alone, fraction = ARMS[arm]
+    return AdaptParameters(target="", steps=steps, source_steps=round(alone * steps), outlier_fraction=fraction)
+
+
+def measure_cells(run: Run, steps: int = STEPS, seeds: int = SEEDS) -> list[Row]:
+    """Train every arm in both directions from each seed.
 
     Raises:
         Cancelled: the user asked for it.
     """
-    cells = list(product(range(run.seed, run.seed + SEEDS), directions, ARMS))
+    cells = list(product(range(run.seed, run.seed + seeds), DIRECTIONS, ARMS))
     titles = [f"{setting(*direction)}, {arm}, seed {seed}" for seed, direction, arm in cells]
-    return measure_parts(run, titles, lambda number, part: measure_cell(*cells[number], part))
+    return measure_parts(run, titles, lambda number, part: measure_cell(*cells[number], steps, part))
 
 
 def stored_claims(measured: Measured) -> list[str]:
@@ -83,18 +84,18 @@ def claims(rows: Sequence[Row], measured: Measured) -> list[str]:
     return [_claim(measured, where) for where in dict.fromkeys(str(row["setting"]) for row in rows)]
 
 
-def measure_cell(seed: int, direction: tuple[str, str], arm: str, run: Run) -> Row:
+def measure_cell(seed: int, direction: tuple[str, str], arm: str, steps: int, run: Run) -> Row:
     """Adapt once; the accuracy is that on the target's digits, whose labels were not used."""
     source, target = (sources.load(name, "all") for name in direction)
     pictures, outlier = polluted(target, seed)
     game = Adaptation(
         to_tensor(centred(source)), torch.from_numpy(source.require_labels()), len(source.class_names),
-        to_tensor(pictures), ARMS[arm], seed, pick_device(run.device),
+        to_tensor(pictures), arm_parameters(arm, steps), seed, pick_device(run.device),
     )  # fmt: skip
     run_adaptation(game, run)
     predicted: Int64 = logits_of(game.network, to_tensor(pictures)).argmax(dim=1).numpy()
     accuracy = float((predicted == target.require_labels())[~outlier].mean())
-    row: Row = {"setting": setting(*direction), "arm": arm, "seed": seed, ACCURACY: accuracy}
+    row: Row = {"setting": setting(*direction), "arm": arm, "seed": seed, "steps": steps, ACCURACY: accuracy}
     if arm == METHOD:
         row[AUROC] = area_under_roc(-game.weights, outlier)
         row[DIVERGENCE] = chi_square(game.weights, np.full(len(outlier), 1.0 / len(outlier)))
@@ -148,12 +149,12 @@ def main() -> None:
     """Measure all cells and print what held."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="folder of the run, kept for resuming")
-    parser.add_argument("--source", choices=list(TITLES), help="one direction alone")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    directions = [direction for direction in DIRECTIONS if options.source in (None, direction[0])]
     run = LocalRun(options.folder, device=options.device, log=lambda line: print(line, flush=True))
-    rows = measure_cells(run, directions)
+    rows = measure_cells(run, options.steps, options.seeds)
     (options.folder / "rows.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(*claims(rows, Measured()), sep="\n")
 

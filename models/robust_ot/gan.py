@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -109,15 +107,9 @@ class RobustGAN:
         """The critic's scores of the training pictures: float64 ``(N,)``."""
         return self._over_all(self.critic)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, float]:
         """What was measured of the weights, on the whole training set."""
-        weights = self.final_weights()
-        return {
-            "chi_square": float(0.5 * np.mean((weights - 1.0) ** 2)),
-            "rho": self.config.rho,
-            "share_below_half": float((weights < 0.5).mean()),
-            "largest": float(weights.max()),
-        }
+        return weight_facts(self.final_weights(), self.config.rho)
 
     def _weights(self, real: Tensor) -> Tensor:
         if self.config.weighting == "network" and self.config.outlier_fraction > 0.0:
@@ -169,6 +161,16 @@ class RobustGAN:
     def _over_all(self, module: torch.nn.Module) -> Float64:
         parts = [module(_scaled(part)).double() for part in torch.split(self._real, _SCORED_AT_ONCE)]
         return torch.cat(parts).cpu().numpy()
+
+
+def weight_facts(weights: Float64, rho: float) -> dict[str, float]:
+    """How far weights ``(N,)`` of mean one went, beside the radius that they were to keep."""
+    return {
+        "chi_square": float(0.5 * np.mean((weights - 1.0) ** 2)),
+        "rho": rho,
+        "share_below_half": float((weights < 0.5).mean()),
+        "largest": float(weights.max()),
+    }
 
 
 @torch.no_grad()

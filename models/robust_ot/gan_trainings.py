@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.core import sources
-from models.core.devices import pick_device
+from models.core.devices import device_name, pick_device
 from models.core.inputs import UInt8
 from models.core.parts import Row
 from models.robust_ot.gan import RobustGAN
@@ -34,24 +34,29 @@ from models.robust_ot.sheets import contact_sheet
 from models.robust_ot.train import tensors
 
 SHARE = 0.1
-STEPS, LOOK_EVERY, JUDGE_EVERY = 60_000, 500, 5_000
-ROBUST = Config(
-    latent=32, width=24, steps=STEPS, learning_rate=2e-4, outlier_fraction=SHARE, solve_every=100, warmup=1500
-)
+STEPS, LOOK_EVERY, JUDGE_EVERY = 3500, 500, 5000
+ROBUST = Config(width=16, batch=32, learning_rate=2e-4, outlier_fraction=SHARE)
 ARMS = {
     "robust": ROBUST,
-    "network": ROBUST.model_copy(update={"weighting": "network"}),
+    "wide": ROBUST.model_copy(update={"outlier_fraction": 2 * SHARE}),
+    "discrete": ROBUST.model_copy(update={"weighting": "discrete"}),
     "plain": ROBUST.model_copy(update={"outlier_fraction": 0.0}),
 }
-CELLS = [(SETTING, "robust"), (SETTING, "plain"), (SETTING, "network"), (CLEAN, "robust"), (CLEAN, "plain")]
+CELLS = {
+    "robust": (SETTING, "robust"),
+    "wide": (SETTING, "wide"),
+    "discrete": (SETTING, "discrete"),
+    "plain": (SETTING, "plain"),
+    "clean-robust": (CLEAN, "robust"),
+    "clean-plain": (CLEAN, "plain"),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
     """One generator in training: ``outlier`` ``(N,)`` marks its Fashion pictures."""
 
-    setting: str
-    arm: str
+    cell: str
     seed: int
     game: RobustGAN
     outlier: npt.NDArray[np.bool_]
@@ -60,19 +65,21 @@ class Training:
     @property
     def name(self) -> str:
         """Of its files."""
-        return f"{'dirty' if self.setting == SETTING else 'clean'}-{self.arm}-{self.seed}"
+        return f"{self.cell}-{self.seed}"
 
 
-def start(setting: str, arm: str, config: Config, seed: int, device: torch.device) -> Training:
+def start(cell: str, seed: int, steps: int, device: torch.device) -> Training:
     """A fresh training on clean or polluted digits."""
     dataset, outlier = polluted_digits(seed)
+    setting, arm = CELLS[cell]
+    config = ARMS[arm].model_copy(update={"steps": steps})
     if setting == CLEAN:
         dataset, outlier = sources.load("digits", "train"), np.zeros(len(outlier), dtype=bool)
     stream: Callable[[], AbstractContextManager[Any]] = nullcontext
     if device.type == "cuda":
         # Each on a stream of its own: one small network leaves most of a GPU idle.
         stream = partial(torch.cuda.stream, torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
-    return Training(setting, arm, seed, RobustGAN(dataset.images(GREY), config, seed, device), outlier, stream)
+    return Training(cell, seed, RobustGAN(dataset.images(GREY), config, seed, device), outlier, stream)
 
 
 def train_together(trainings: Sequence[Training], steps: int, seconds: float, look: Callable[[int], None]) -> int:
@@ -112,7 +119,8 @@ def trace_row(training: Training, steps: int) -> Row:
 def measured_row(training: Training, judge: Judge, real: UInt8, steps: int) -> Row:
     """What the judge says of the samples, and what the weights found."""
     game = training.game
-    row: Row = {"setting": training.setting, "arm": training.arm, "seed": training.seed, "steps": steps}
+    setting, arm = CELLS[training.cell]
+    row: Row = {"cell": training.cell, "setting": setting, "arm": arm, "seed": training.seed, "steps": steps}
     with training.stream():
         row |= judged(judge, game.generator, game.config, training.seed, real, game.device)
         weights = game.final_weights()
@@ -127,7 +135,9 @@ def main() -> None:
     """Train and measure every arm."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where to write")
+    parser.add_argument("--cells", choices=list(CELLS), nargs="+", default=["robust", "plain"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=STEPS, help="critic steps")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop training then")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
@@ -136,12 +146,12 @@ def main() -> None:
     device = pick_device(options.device)
     judge, _ = train_judge(device)
     real = sources.load("digits", "test").images(GREY)
-    trainings = [start(setting, arm, ARMS[arm], seed, device) for seed in options.seeds for setting, arm in CELLS]
+    trainings = [start(cell, seed, options.steps, device) for seed in options.seeds for cell in options.cells]
     began = time.monotonic()
     trace: list[Row] = []
 
     def keep(steps: int) -> None:
-        rows = [measured_row(training, judge, real, steps) | {"device": _name(device)} for training in trainings]
+        rows = [measured_row(training, judge, real, steps) | {"device": device_name(device)} for training in trainings]
         (folder / "rows.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         for training in trainings:
             with training.stream():
@@ -157,11 +167,7 @@ def main() -> None:
         if steps % JUDGE_EVERY == 0:
             keep(steps)
 
-    keep(train_together(trainings, STEPS, options.seconds, look))
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    keep(train_together(trainings, options.steps, options.seconds, look))
 
 
 if __name__ == "__main__":

@@ -159,15 +159,19 @@ class Config(_Strict):
         default=0.05, ge=0.0, le=0.45, description="expected share of outliers; 0 trains a plain WGAN-GP"
     )
     weighting: Literal["network", "discrete"] = Field(
-        default="discrete",
+        default="network",
         description="a network of the picture, trained beside the critic, or one weight a picture, solved for exactly",
     )
-    weight_every: int = Field(default=5, ge=1, description="critic steps between two steps of the weights network")
+    weight_every: int = Field(default=2, ge=1, description="critic steps between two steps of the weights network")
     solve_every: int = Field(default=100, ge=1, description="critic steps between two solutions for the weights")
     score_momentum: float = Field(
         default=0.9, ge=0.0, lt=1.0, description="part of the earlier scores in those that the weights are solved from"
     )
-    warmup: int = Field(default=300, ge=0, description="critic steps before the first weight moves")
+    warmup: int = Field(
+        default=1200,
+        ge=0,
+        description="critic steps before the first weight moves; the first critics rank outliers the wrong way round",
+    )
 
     @property
     def rho(self) -> float:

@@ -37,7 +37,6 @@ QUICK = (Cell(SGD, PROOF_NOISE, 0), Cell(BEST, PROOF_NOISE, 0))
 SHIPPED = Path(__file__).parent / "weights"
 DEFAULT, SGD_VERSION, DOUBLE_VERSION = "1", "sgd", "sgd-double"
 SUBJECTS = {DEFAULT: "method", SGD_VERSION: "SGD (sam@sgd)", DOUBLE_VERSION: "SGD, twice the epochs"}
-CLASSIFIER_SEEDS = (0, 1, 2)
 Tables = Mapping[str, list[Row]]
 
 
@@ -109,7 +108,8 @@ def _again(checkpoint: Checkpoint, run: Run, stored: Sequence[Row]) -> list[str]
         return []
     now = user_figures(checkpoint, test, run.device)[0].value
     config = checkpoint.config
-    twins = [row for row in stored if (row["version"], row["seed"]) == (config.version, config.seed)]
+    key = config.version, config.seed, config.outputs["architecture"]
+    twins = [row for row in stored if (row["version"], row["seed"], row["network"]) == key]
     before = [f", stored {row['accuracy']:.4f}" for row in twins]
     return [f"sam@{config.version} on the test set, measured again: {now:.4f}{''.join(before)}."]
 
@@ -124,8 +124,8 @@ def classifier_row(checkpoint: Checkpoint, version: str, device: str) -> Row:
     rows = as_tensor(chosen, spec), torch.from_numpy(chosen.require_labels())
     facts, network = checkpoint.config.outputs, read_classifier(checkpoint).to(pick_device(device))
     return {
-        "version": version, "subject": SUBJECTS[version], "seed": checkpoint.config.seed,
-        "epochs": int(checkpoint.config.config["epochs"]),
+        "version": version, "subject": SUBJECTS[version], "network": facts["architecture"],
+        "seed": checkpoint.config.seed, "epochs": int(checkpoint.config.config["epochs"]),
         "steps": int(facts["steps"]), "perturbed_steps": int(facts["perturbed_steps"]),
         "accuracy": accuracy, "cross_entropy": entropy, **curvature(network, *rows),
     }  # fmt: skip

@@ -21,7 +21,6 @@ MEASURES = {
     "lambda_5": "fifth eigenvalue of the Hessian",
 }
 PROOF_NOISE = 0.4
-CLASSIFIER_SETTING = "Fashion-MNIST test set, trained on all 60,000 pictures, wide residual network 10-2"
 _OVER_SGD, _OVER_DOUBLE, _RANDOM_TOLERANCE, _CLEAN_GAIN, _CLEAN_LOSS = 0.10, 0.12, 0.01, 0.003, 0.001
 
 
@@ -76,7 +75,9 @@ def proof_claims(rows: Sequence[Row]) -> list[str]:
     sharpness = [mean(rows, PROOF_NOISE, arm, "lambda_max") for arm in radii]
     falling = all(a > b for a, b in pairwise(sharpness))
     ratios = [largest / mean(rows, PROOF_NOISE, arm, "lambda_5") for arm, largest in zip(radii, sharpness, strict=True)]
-    apart = abs(final[RANDOM] - final[SGD])
+    shared = {row["seed"] for row in rows if (row["arm"], row["noise"]) == (RANDOM, PROOF_NOISE)}
+    paired = [row for row in rows if row["seed"] in shared]
+    apart = abs(final[RANDOM] - mean(paired, PROOF_NOISE, SGD, "final"))
     others = {arm: final[arm] for arm in ARMS if arm not in (*radii, DOUBLE, RANDOM) and not np.isnan(final[arm])}
     claims += [
         f"At its best epoch, which only clean test labels can tell, SGD has {best[SGD]:.3f} and SAM {best[BEST]:.3f} "
@@ -89,21 +90,33 @@ def proof_claims(rows: Sequence[Row]) -> list[str]:
         f"{'' if apart <= _RANDOM_TOLERANCE else ', more than the 1 point that was expected'}.",
     ]
     if others:
-        listed = ", ".join(f"{arm} {value:.3f}" for arm, value in others.items())
+        counts = {arm: len(values(rows, PROOF_NOISE, arm, "final")) for arm in others}
+        listed = ", ".join(f"{arm} {value:.3f} ({_seeds(counts[arm])})" for arm, value in others.items())
         claims.append(f"Beside SAM with rho 0.2 ({final[BEST]:.3f}) and SGD ({final[SGD]:.3f}) end: {listed}.")
     return claims
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def _noise_claim(rows: Sequence[Row], noise: float) -> str:
     final = {arm: mean(rows, noise, arm, "final") for arm in (SGD, DOUBLE, BEST)}
     gains = {arm: final[BEST] - final[arm] for arm in (SGD, DOUBLE)}
     held = noise != PROOF_NOISE or (gains[SGD] >= _OVER_SGD and gains[DOUBLE] >= _OVER_DOUBLE)
-    seeds = len(values(rows, noise, BEST, "final"))
+    seeds = _seeds(len(values(rows, noise, BEST, "final")))
     return (
-        f"{setting(noise)}, {seeds} seeds: SAM with rho 0.2 ends at {final[BEST]:.3f}, SGD at {final[SGD]:.3f}, SGD "
-        f"with the same compute ({2 * EPOCHS} epochs) at {final[DOUBLE]:.3f}: {100 * gains[SGD]:+.1f} and "
+        f"{setting(noise)}, {seeds}: SAM with rho 0.2 ends at {final[BEST]:.3f}, SGD at {final[SGD]:.3f}, SGD with the "
+        f"same compute ({2 * EPOCHS} epochs) at {final[DOUBLE]:.3f}: {100 * gains[SGD]:+.1f} and "
         f"{100 * gains[DOUBLE]:+.1f} points{'' if held else ', less than the 10 and 12 that were expected'}."
     )
+
+
+def _networks(table: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """The setting in words and the rows of every network that was trained."""
+    names = list(dict.fromkeys(str(row["network"]) for row in table))
+    where = "Fashion-MNIST test set, trained on all 60,000 pictures"
+    return [(f"{where}, {name}", [row for row in table if row["network"] == name]) for name in names]
 
 
 def _by_subject(table: Sequence[Row], measure: str) -> dict[str, list[float]]:
@@ -115,25 +128,26 @@ def _by_subject(table: Sequence[Row], measure: str) -> dict[str, list[float]]:
 
 
 def classifier_claims(table: Sequence[Row]) -> list[str]:
-    """What the trained classifiers say of clean labels."""
-    found = _by_subject(table, "accuracy")
-    if not found:
-        return []
-    epochs = {str(row["subject"]): row["epochs"] for row in table}
+    """What the trained classifiers say of clean labels, a sentence a network."""
+    return [_clean_claim(where, rows) for where, rows in _networks(table)]
+
+
+def _clean_claim(where: str, rows: Sequence[Row]) -> str:
+    found = _by_subject(rows, "accuracy")
+    epochs = {str(row["subject"]): row["epochs"] for row in rows}
     sam, sgd, double = "method", "SGD (sam@sgd)", "SGD, twice the epochs"
     gain = float(np.mean(found[sam]) - np.mean(found[double]))
     verdict = ""
     if gain < -_CLEAN_LOSS:
-        verdict = ", below the 0.1 points that it may cost"
+        verdict = ", where it should cost no more than 0.1"
     elif gain < _CLEAN_GAIN:
         verdict = ", less than the 0.3 that were hoped for"
-    seeds = len(found[sam])
-    return [
-        f"Clean labels, {CLASSIFIER_SETTING}, {seeds} seed{'s' if seeds > 1 else ''}: {epochs[sam]} epochs of SAM "
-        f"{np.mean(found[sam]):.4f}; SGD {np.mean(found.get(sgd, [np.nan])):.4f}; SGD with the same compute "
+    return (
+        f"Clean labels, {where}, {_seeds(len(found[sam]))}: {epochs[sam]} epochs of SAM "
+        f"{np.mean(found[sam]):.4f}; SGD {np.mean(found[sgd]):.4f}; SGD with the same compute "
         f"({epochs[double]} epochs) {np.mean(found[double]):.4f}. The gain over the latter is {100 * gain:+.2f} "
         f"points{verdict}."
-    ]
+    )
 
 
 def classifier_figures(table: Sequence[Row]) -> list[Figure]:
@@ -141,12 +155,12 @@ def classifier_figures(table: Sequence[Row]) -> list[Figure]:
     names = {"accuracy": "accuracy", "lambda_max": MEASURES["lambda_max"]}
     return [
         Figure.over_seeds(
-            name, found, subject=subject, setting=CLASSIFIER_SETTING,
-            headline=measure == "accuracy" and subject == "method",
+            name, found, subject=subject, setting=where, headline=measure == "accuracy" and subject == "method"
         )
+        for where, rows in _networks(table)
         for measure, name in names.items()
-        for subject, found in _by_subject(table, measure).items()
-    ]  # fmt: skip
+        for subject, found in _by_subject(rows, measure).items()
+    ]
 
 
 def _trainer_values(rows: Sequence[Row], slug: str) -> dict[float, list[float]]:
@@ -178,8 +192,8 @@ def trainer_claims(rows: Sequence[Row]) -> list[str]:
             listed = ", ".join(
                 f"{f'SAM with rho {rho:g}' if rho else 'without'} {np.mean(v):.4f}" for rho, v in found.items()
             )
-            seeds = len(next(iter(found.values())))
-            claims.append(f"The trainer of {slug} ({trainer.setting}, {seeds} seeds), {trainer.name}: {listed}.")
+            seeds = _seeds(len(next(iter(found.values()))))
+            claims.append(f"The trainer of {slug} ({trainer.setting}, {seeds}), {trainer.name}: {listed}.")
     return claims
 
 

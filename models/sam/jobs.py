@@ -21,6 +21,7 @@ from models.core.probes import stratified_subset
 from models.core.registry import parse_model_id
 from models.core.run import Run
 from models.core.supervised import DivergedError, Fitted, fit_classifier
+from models.core.text import vectorise
 from models.core.trainer_options import SharpnessAware
 from models.sam.curvature import hessian_product, hutchinson_trace, spectrum_ends, trainable
 from models.sam.landscape import ASCENT_STEPS, Loss, random_increase, slices, worst_increase
@@ -42,8 +43,10 @@ def search(job: JobContext, parameters: RhoSearch) -> dict[str, Any]:
     dataset = job.dataset(job.dataset_id)
     check_labels(dataset)
     config = parameters.config
-    architecture, spec = architecture_of(dataset, config.encoder), input_spec(dataset, config.image_size)
+    architecture = architecture_of(dataset, config.encoder)
     chosen, held = validation_split(dataset, parameters.validation_share, job.seed)
+    dataset, _ = vectorise(dataset, chosen, job.seed)
+    spec = input_spec(dataset, config.image_size)
     if not len(held):
         raise MethodError("validation_share: it holds out no sample")
     (inputs, labels), validation = (

@@ -11,7 +11,7 @@ from models.sam.schema import Config, Params
 
 
 class Sam(ClassifierMethod[Params, Config]):
-    """A classifier of pictures or vectors trained with sharpness-aware minimization."""
+    """A classifier of pictures, vectors or texts trained with sharpness-aware minimization."""
 
     @classmethod
     def evaluate(cls, checkpoint: Checkpoint, run: Run, dataset: Dataset | None = None) -> Figures:

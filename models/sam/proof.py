@@ -81,10 +81,11 @@ CELLS = tuple(Cell(arm, noise, seed) for noise in NOISES for arm in ARMS for see
 
 
 def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells that are trained together, in the order of their first ones."""
-    found: dict[tuple[float, Schedule], list[Cell]] = {}
+    """The cells that are trained together, in the order of their first ones: with and without perturbation apart."""
+    found: dict[tuple[float, Schedule, bool], list[Cell]] = {}
     for cell in cells:
-        found.setdefault((cell.noise, ARMS[cell.arm].schedule), []).append(cell)
+        arm = ARMS[cell.arm]
+        found.setdefault((cell.noise, arm.schedule, arm.steps.rho > 0), []).append(cell)
     return list(found.values())
 
 

@@ -17,7 +17,7 @@ class Params(BaseModel):
 
 
 class Config(ClassifierConfig):
-    """Training of a classifier of pictures or vectors with sharpness-aware minimization."""
+    """Training of a classifier of pictures, vectors or texts with sharpness-aware minimization."""
 
     sharpness_aware: SharpnessAware = Field(
         default=SharpnessAware(kind="sam", rho=0.1), description="minimise the largest loss near the weights"

@@ -1,7 +1,7 @@
 """Makes what ``weights/`` holds: the whole proof and the shipped classifiers.
 
-``python -m models.sam.ship proof FOLDER`` measures the groups of the proof into ``FOLDER/proof.jsonl``, those whose
-number modulo ``--of`` is ``--part``;
+``python -m models.sam.ship proof FOLDER`` measures cells of the proof into ``FOLDER/proof.jsonl``, those of
+``--noise``, ``--arms`` and ``--seeds``;
 ``python -m models.sam.ship train FOLDER --subject sgd --seed 0`` trains and judges a classifier;
 ``python -m models.sam.ship trainers FOLDER --subject aum --seed 0`` compares another method's training with and
 without SAM; ``python -m models.sam.ship time FOLDER`` measures the cost of a step;
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from models.core.checkpoint import CONFIG, WEIGHTS, Checkpoint
@@ -23,27 +23,27 @@ from models.core.parts import Row
 from models.core.run import LocalRun
 from models.core.sources import load
 from models.core.trainer_options import SharpnessAware
-from models.sam.evaluate import (
-    CLASSIFIER_SEEDS,
-    DEFAULT,
-    DOUBLE_VERSION,
-    SGD_VERSION,
-    SHIPPED,
-    classifier_row,
-    write_figures,
-)
-from models.sam.proof import CELLS, groups, measure_group
+from models.sam.evaluate import DEFAULT, DOUBLE_VERSION, SGD_VERSION, SHIPPED, SUBJECTS, classifier_row, write_figures
+from models.sam.proof import ARMS, CELLS, NOISES, SEEDS, Cell, groups, measure_group
 from models.sam.schema import Config
 from models.sam.timing import measure_steps
 from models.sam.trainers import RADII, TRAINERS, measure_trainer
 
 _NONE, _SAM = SharpnessAware(), SharpnessAware(kind="sam", rho=0.1)
-_RECIPE = Config(encoder="wrn-10-2", shift=2, test_share=0)
-CLASSIFIERS = {
-    DEFAULT: _RECIPE.model_copy(update={"sharpness_aware": _SAM}),
-    SGD_VERSION: _RECIPE.model_copy(update={"sharpness_aware": _NONE}),
-    DOUBLE_VERSION: _RECIPE.model_copy(update={"sharpness_aware": _NONE, "epochs": 2 * _RECIPE.epochs}),
+RECIPES = {
+    "small-cnn": Config(encoder="small-cnn", epochs=8, learning_rate=0.05, test_share=0),
+    "wrn-10-2": Config(encoder="wrn-10-2", shift=2, test_share=0),
 }
+
+
+def classifier(network: str, version: str) -> Config:
+    """The configuration of one of the compared classifiers, see :data:`models.sam.evaluate.SUBJECTS`."""
+    recipe = RECIPES[network]
+    options = _SAM if version == DEFAULT else _NONE
+    epochs = recipe.epochs * (2 if version == DOUBLE_VERSION else 1)
+    return recipe.model_copy(update={"sharpness_aware": options, "epochs": epochs})
+
+
 TABLES = ("proof", "classifiers", "trainers", "timing")
 
 
@@ -60,29 +60,27 @@ def read_rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def proof(folder: Path, part: int, of: int, device: str) -> None:
-    """Measure the groups of cells that the file does not hold yet."""
+def proof(folder: Path, wanted: Sequence[Cell], device: str) -> None:
+    """Measure those of the cells that the file does not hold yet, group by group."""
     path = folder / "proof.jsonl"
-    for group in groups(CELLS)[part::of]:
-        done = {_key(row) for row in read_rows(path)}
-        cells = [cell for cell in group if (cell.arm, cell.noise, cell.seed) not in done]
-        if cells:
-            with tempfile.TemporaryDirectory() as scratch:
-                append(path, measure_group(cells, LocalRun(Path(scratch), device=device)), device)
-            print(f"{len(cells)} cells at {cells[0].noise:.0%}, {cells[0].arm} and others", flush=True)
+    done = {_key(row) for row in read_rows(path)}
+    for cells in groups([cell for cell in wanted if (cell.arm, cell.noise, cell.seed) not in done]):
+        with tempfile.TemporaryDirectory() as scratch:
+            append(path, measure_group(cells, LocalRun(Path(scratch), device=device)), device)
+        print(f"{len(cells)} cells at {cells[0].noise:.0%}, {cells[0].arm} and others", flush=True)
 
 
 def _key(row: Row) -> tuple[object, ...]:
     return row["arm"], row["noise"], row["seed"]
 
 
-def train(folder: Path, subject: str, seed: int, device: str) -> None:
-    """Train one of :data:`CLASSIFIERS` on all of Fashion-MNIST and judge it; it goes on where it was killed."""
-    run = LocalRun(folder / f"{subject}-{seed}", seed=seed, device=device)
-    checkpoint = train_classifier("sam", load("fashion-mnist", "train"), CLASSIFIERS[subject], run)
+def train(folder: Path, network: str, subject: str, seed: int, device: str) -> None:
+    """Train a classifier on all of Fashion-MNIST and judge it; it goes on where it was killed."""
+    run = LocalRun(folder / f"{network}-{subject}-{seed}", seed=seed, device=device)
+    checkpoint = train_classifier("sam", load("fashion-mnist", "train"), classifier(network, subject), run)
     row = classifier_row(checkpoint, subject, device)
     append(folder / "classifiers.jsonl", [row], device)
-    print(subject, seed, row["accuracy"], flush=True)
+    print(network, subject, seed, row["accuracy"], flush=True)
 
 
 def trainers(folder: Path, slug: str, seed: int, device: str) -> None:
@@ -102,13 +100,16 @@ def timing(folder: Path, device: str) -> None:
         print(row, flush=True)
 
 
-def write(folder: Path) -> None:
-    """Copy the checkpoints of the first seed into ``weights/`` under their versions and write their figures."""
+def write(folder: Path, network: str) -> None:
+    """Copy the network's versions of seed 0, where the folder holds them, into ``weights/``; write all figures."""
     for name, target in ((DEFAULT, SHIPPED), (SGD_VERSION, SHIPPED / SGD_VERSION)):
-        trained = Checkpoint(folder / f"{name}-{CLASSIFIER_SEEDS[0]}" / "scratch" / "checkpoint")
+        source = folder / f"{network}-{name}-0" / "scratch" / "checkpoint"
+        if not source.exists():
+            continue
+        trained = Checkpoint(source)
         target.mkdir(parents=True, exist_ok=True)
         (target / WEIGHTS).write_bytes((trained.folder / WEIGHTS).read_bytes())
-        command = f"python -m models.sam.ship train runs/sam --subject {name}"
+        command = f"python -m models.sam.ship train runs/sam --network {network} --subject {name}"
         named = trained.config.model_copy(update={"version": name, "command": command})
         (target / CONFIG).write_text(json.dumps(named.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
     write_figures({name: read_rows(folder / f"{name}.jsonl") for name in TABLES})
@@ -119,22 +120,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=["proof", "train", "trainers", "time", "write"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--part", type=int, default=0)
-    parser.add_argument("--of", type=int, default=1)
-    parser.add_argument("--subject", choices=[*CLASSIFIERS, *TRAINERS], default=DEFAULT)
+    parser.add_argument("--subject", choices=[*SUBJECTS, *TRAINERS], default=DEFAULT)
+    parser.add_argument("--network", choices=list(RECIPES), default="small-cnn")
+    parser.add_argument("--noise", type=float, nargs="+", default=list(NOISES))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     if given.step == "proof":
-        proof(given.folder, given.part, given.of, given.device)
+        wanted = [c for c in CELLS if c.noise in given.noise and c.arm in given.arms and c.seed in given.seeds]
+        proof(given.folder, wanted, given.device)
     elif given.step == "train":
-        train(given.folder, given.subject, given.seed, given.device)
+        train(given.folder, given.network, given.subject, given.seed, given.device)
     elif given.step == "trainers":
         trainers(given.folder, given.subject, given.seed, given.device)
     elif given.step == "time":
         timing(given.folder, given.device)
     else:
-        write(given.folder)
+        write(given.folder, given.network)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from models.core.dataset import Dataset
 from models.core.devices import pick_device
@@ -72,10 +73,16 @@ TRAINERS = {
         "accuracy on the clean test set", "Fashion-MNIST, 40% wrong labels, N=8,000",
     ),
     "align-uniform": Trainer(
-        {"epochs": 10}, lambda seed: _pictures(10_000, seed), _neighbours,
-        "accuracy of 20 nearest neighbours", "Fashion-MNIST, N=10,000",
+        {"epochs": 4, "width": 8}, lambda seed: _pictures(4_000, seed), _neighbours,
+        "accuracy of 20 nearest neighbours", "Fashion-MNIST, N=4,000, width 8, 4 epochs",
     ),
 }  # fmt: skip
+
+
+def options(slug: str, rho: float) -> BaseModel:
+    """The configuration of the compared training of a method."""
+    steps = {"kind": "sam", "rho": rho} if rho else {"kind": "none"}
+    return Registry()[slug].config.model_validate({**TRAINERS[slug].config, "sharpness_aware": steps})
 
 
 def measure_trainer(slug: str, rho: float, seed: int, run: Run) -> Row:
@@ -86,10 +93,8 @@ def measure_trainer(slug: str, rho: float, seed: int, run: Run) -> Row:
         Cancelled: the user asked for it.
     """
     trainer, entry = TRAINERS[slug], Registry()[slug]
-    options = {"kind": "sam", "rho": rho} if rho else {"kind": "none"}
-    config = entry.config.model_validate({**trainer.config, "sharpness_aware": options})
     data = trainer.data(seed)
-    checkpoint = entry.method.train(data, config, run)
+    checkpoint = entry.method.train(data, options(slug, rho), run)
     method = entry.method.load(checkpoint, pick_device(run.device))
     value = trainer.measure(method, entry.default_params, data, load("fashion-mnist", "test"))
     return {"trainer": slug, "rho": rho, "seed": seed, "measure": trainer.name, "value": value}

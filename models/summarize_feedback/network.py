@@ -93,8 +93,8 @@ class Encoded:
         return Encoded(self.memory[rows, :longest], tokens[:, :longest])
 
 
-class Reader(nn.Module):
-    """Self-attention over an embedded text.
+class Encoder(nn.Module):
+    """Token embeddings (the decoders' too) and self-attention over the text.
 
     Each position also sees the token before it ("smeared keys", Olsson et al. 2022): what follows a word that was just
     written can then be found in one step of attention, so copying is learnt within some hundred steps.
@@ -102,6 +102,7 @@ class Reader(nn.Module):
 
     def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
         super().__init__()
+        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.positions = nn.Parameter(torch.randn(shape.source_tokens, shape.width) * 0.02)
         self.before = nn.Linear(shape.width, shape.width, bias=False)
         self.layers = nn.ModuleList(
@@ -109,23 +110,6 @@ class Reader(nn.Module):
         )
         self.norm = nn.LayerNorm(shape.width)
         self.dropout = nn.Dropout(dropout)
-
-    def read(self, embedded: Tensor, tokens: Tensor) -> Encoded:
-        """Encode int64 ``(B, S)``, padded on the right, whose embeddings are ``(B, S, width)``."""
-        mask = (tokens != PAD)[:, None, None]
-        before = self.before(F.pad(embedded, (0, 0, 1, -1)))
-        x = self.dropout(embedded + before + self.positions[: tokens.shape[1]])
-        for layer in self.layers:
-            x = layer(x, mask)
-        return Encoded(self.norm(x), tokens)
-
-
-class Encoder(Reader):
-    """Token embeddings, which all decoders share, and the reader of the policies."""
-
-    def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
-        super().__init__(shape, dropout)
-        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         nn.init.normal_(self.embedding.weight, std=shape.width**-0.5)
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -135,7 +119,13 @@ class Encoder(Reader):
 
     def forward(self, tokens: Tensor) -> Encoded:
         """Encode int64 ``(B, S)``, padded on the right."""
-        return self.read(self.embed(tokens), tokens)
+        mask = (tokens != PAD)[:, None, None]
+        embedded = self.embed(tokens)
+        before = self.before(F.pad(embedded, (0, 0, 1, -1)))
+        x = self.dropout(embedded + before + self.positions[: tokens.shape[1]])
+        for layer in self.layers:
+            x = layer(x, mask)
+        return Encoded(self.norm(x), tokens)
 
 
 class DecoderLayer(nn.Module):

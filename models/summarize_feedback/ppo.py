@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.core.run import Run
 from models.core.training import pack_training, unpack_training
@@ -25,7 +24,7 @@ from models.summarize_feedback.ppo_math import (
     whiten,
 )  # fmt: skip
 from models.summarize_feedback.schema import PolicyOptions
-from models.summarize_feedback.scorer import Scorer, token_log_probs
+from models.summarize_feedback.scorer import Scorer
 from models.summarize_feedback.tokenizer import PAD
 
 _SAVE_EVERY = 25
@@ -36,17 +35,9 @@ Visit = Callable[[int, Policy], None]
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """Episodes of one iteration; all ``(B, T)`` but ``scores`` ``(B,)`` and the texts.
-
-    Attributes:
-        encoded, read: the texts as the policies and as reward and value see them.
-        likely: log-probability of the token before each under the supervised policy at temperature 1, which the value
-            network reads.
-    """
+    """Episodes of one iteration; all ``(B, T)`` but ``scores`` ``(B,)`` and the texts."""
 
     encoded: Encoded
-    read: Encoded
-    likely: Tensor
     tokens: Tensor
     mask: Tensor
     log_probs: Tensor
@@ -68,14 +59,12 @@ def tempered_log_probs(
 class Trainer:
     """Policy and value network in training; reference policy, reward model and encoder stay as they are.
 
-    A text is encoded twice an iteration: by the encoder, which both policies attend to, and by the reader of the reward
-    model, which the value network shares.
+    The text is encoded once an iteration, and all four decoders attend to that.
     """
 
     def __init__(self, encoder: Encoder, reference: Policy, reward: Scorer, options: PolicyOptions, seed: int) -> None:
         self.encoder, self.reference, self.reward, self.options = encoder, reference, reward, options
         self.policy, self.value = deepcopy(reference), deepcopy(reward)
-        self.value.reader.requires_grad_(False)
         trained = [*self.policy.parameters(), *self.value.parameters()]
         self.optimizer = torch.optim.Adam(trained, lr=options.learning_rate, eps=1e-5)
         self.generator = torch.Generator().manual_seed(seed)
@@ -84,8 +73,7 @@ class Trainer:
     def rollout(self, sources: Tensor) -> Rollout:
         """Draw one summary of each text ``(B, S)`` and judge it."""
         options = self.options
-        sources = trim(sources)
-        encoded, read = self.encoder(sources), self.reward.read(self.encoder, sources)
+        encoded = self.encoder(trim(sources))
         uniform = torch.rand(len(sources), 1, options.max_tokens, generator=self.generator, dtype=torch.float64)
         drawn = draw(
             self.encoder, self.policy, encoded, uniform, temperature=options.temperature, max_tokens=options.max_tokens
@@ -93,17 +81,15 @@ class Trainer:
         tokens = drawn.tokens[:, 0]
         log_probs = tempered_log_probs(self.encoder, self.policy, encoded, tokens, options.temperature)
         before = tempered_log_probs(self.encoder, self.reference, encoded, tokens, options.temperature)
-        likely = token_log_probs(self.encoder, self.reference, encoded, drawn.tokens)
-        scores = self.reward.judge(self.encoder, read, drawn.tokens, likely)[:, 0]
+        scores = self.reward(self.encoder, self.reference, encoded, drawn.tokens)[:, 0]
         scores = torch.where(drawn.ended[:, 0], scores, torch.full_like(scores, options.missing_eos_reward))
-        likely = F.pad(likely[:, 0, :-1], (1, 0))
-        values = self._values(read, tokens, likely)
+        values = self._values(encoded, tokens)
         mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths(tokens)[:, None]
         ratio = (log_probs - before).masked_fill(~mask, 0)
-        return Rollout(encoded, read, likely, tokens, mask, log_probs, ratio, values, scores)
+        return Rollout(encoded, tokens, mask, log_probs, ratio, values, scores)
 
-    def _values(self, read: Encoded, tokens: Tensor, likely: Tensor) -> Tensor:
-        return self.value.value(self.encoder, read, shift_right(tokens)[:, None], likely[:, None])[:, 0]
+    def _values(self, encoded: Encoded, tokens: Tensor) -> Tensor:
+        return self.value.value(self.encoder, encoded, shift_right(tokens)[:, None])[:, 0]
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Several passes over the episodes; what the first minibatch showed."""
@@ -113,17 +99,15 @@ class Trainer:
         advantages = whiten(advantages, rollout.mask)
         facts: dict[str, float] = {}
         for rows in self._minibatches(len(rollout.tokens)):
-            encoded, read = rollout.encoded.select(rows), rollout.read.select(rows)
-            tokens, mask = rollout.tokens[rows], rollout.mask[rows]
+            encoded, tokens, mask = rollout.encoded.select(rows), rollout.tokens[rows], rollout.mask[rows]
             log_probs = tempered_log_probs(self.encoder, self.policy, encoded, tokens, options.temperature)
             ratio = (log_probs - rollout.log_probs[rows]).exp()
-            values = self._values(read, tokens, rollout.likely[rows])
+            values = self._values(encoded, tokens)
             policy = policy_loss(ratio, advantages[rows], options.clip)[mask].mean()
             value = value_loss(values, rollout.values[rows], returns[rows], options.value_clip)[mask].mean()
             self.optimizer.zero_grad()
             torch.autograd.backward(policy + options.value_coefficient * value)
-            for network in (self.policy, self.value):  # apart, or the larger gradient would hold the other back
-                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            nn.utils.clip_grad_norm_([*self.policy.parameters(), *self.value.parameters()], 1.0)
             self.optimizer.step()
             off = (ratio[mask].detach() - 1).abs()
             if not facts:

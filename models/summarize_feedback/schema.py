@@ -152,11 +152,11 @@ class Config(BaseModel):
         description="version that the stages reward and ppo start from; unset: the shipped one",
     )
     feedback_share: float = Field(
-        default=0.3,
+        default=0,
         ge=0,
         le=0.9,
         description="of the texts, by how they begin: stage sft leaves them to the other stages, which use no others, "
-        "since networks know the summaries that they were trained on by heart; 0: every stage uses every text",
+        "since a policy knows the summaries that it was trained on by heart; 0: every stage uses every text",
     )
     sizes: Sizes = Field(default=Sizes(), description="stage sft; the other stages keep those of their base")
     sft: SupervisedOptions = Field(default=SupervisedOptions())
@@ -167,7 +167,6 @@ class Config(BaseModel):
 PRESETS: Mapping[str, Config] = {
     "cpu": Config(),
     "paper": Config(
-        feedback_share=0,  # one pass over the texts: nothing is known by heart
         sizes=Sizes(vocabulary=32_768, width=1024, heads=16, encoder_layers=12, decoder_layers=12, source_tokens=512),
         sft=SupervisedOptions(epochs=1, batch_size=128, learning_rate=6.35e-5),
         reward=RewardOptions(simulated=92_000, learning_rate=1.5e-5),

@@ -11,12 +11,13 @@ The recipe; every step takes ``--recipe cpu`` or ``--recipe gpu``, which differ 
     python -m models.summarize_feedback.ship best-of-n --rows best.jsonl
     python -m models.summarize_feedback.ship figures --rows ppo.jsonl curve.jsonl baselines.jsonl best.jsonl
 
-``sft`` trains the supervised policy; ``reward`` learns from simulated comparisons of that policy's summaries of texts
-that it was not trained on; ``curve`` trains reward models on fewer comparisons; ``ppo`` tunes the policy, measures
-reward and quality on the validation split along the way and appends them to the rows, and ``--keep`` puts the policy
-into ``weights/``; ``baselines`` learns from the same comparisons without a reward model; ``best-of-n`` measures the
-supervised policy's on the validation split; ``figures`` measures everything on the test split and stores it with the
-rows. A training that is stopped goes on where it was.
+``sft`` trains the supervised policy; ``reward`` learns from simulated comparisons of that policy's summaries, with
+``gpu`` of texts that it was not trained on; ``curve`` trains reward models on fewer comparisons; ``ppo`` tunes the
+policy, measures reward and quality on validation texts along the way and appends them to the rows, and ``--keep`` puts
+it into ``weights/``; ``baselines`` learns from the same comparisons without a reward model; ``best-of-n`` measures the
+supervised policy's on the texts that PPO is measured on; ``figures`` measures the test split and stores it with the
+rows. A training that is stopped goes on where it was. What is shipped was made by ``cpu`` on one thread: 22 minutes for
+``sft``, two for ``reward``, two for each run of ``ppo``.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from pydantic import BaseModel
 
 from models.core.checkpoint import Checkpoint
+from models.core.dataset import Dataset
 from models.core.devices import pick_device
 from models.core.figures import Figure
 from models.core.run import LocalRun
@@ -41,13 +44,13 @@ from models.summarize_feedback.baselines import Baseline, tune_on_comparisons
 from models.summarize_feedback.bundle import WEIGHTS, Bundle, read_bundle, write_bundle
 from models.summarize_feedback.comparisons import SFT_KINDS, Preferences, encode_preferences
 from models.summarize_feedback.evaluate import best_of_n_rows, evaluate_method
-from models.summarize_feedback.examples import encode_sources, pairs_of
+from models.summarize_feedback.examples import encode_sources, left_for_feedback, pairs_of
 from models.summarize_feedback.judges import agreement_rows, noiseless
 from models.summarize_feedback.measure import sample
 from models.summarize_feedback.over_optimization import Row, Yardstick, best_of_n_verdict, tune_and_measure, verdict
 from models.summarize_feedback.reward import train_reward
 from models.summarize_feedback.schema import Config, PolicyOptions, RewardOptions, SupervisedOptions
-from models.summarize_feedback.train import feedback_pairs, gather_preferences, train_stage
+from models.summarize_feedback.train import gather_preferences, train_stage
 
 DATA = "package-descriptions"
 PPO_TABLE, BEST_TABLE = "ppo on validation texts", "best of n on validation texts"
@@ -56,42 +59,70 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of one way to make the weights and to measure them."""
+    """Sizes of one way to make the weights and to measure them.
+
+    Attributes:
+        feedback_share: of the training texts that the supervised stage leaves to the others; 0: all stages use all.
+        texts: of the test split that each way to summarise is measured on.
+        validation_texts: that PPO, the baselines and the best of n are measured on.
+        samples: drawn of each for the best of n.
+        points: measurements along a run of PPO.
+    """
 
     sft: SupervisedOptions
     reward: RewardOptions
     ppo: PolicyOptions
+    feedback_share: float
     texts: int
+    validation_texts: int
     samples: int
     points: int = 8
 
     def config(self, stage: str) -> Config:
         """The configuration of a training stage."""
         fields = {"sft": self.sft, "reward": self.reward, "ppo": self.ppo}
-        return Config.model_validate({"stage": stage, stage: fields[stage].model_dump()})
+        share = self.feedback_share if stage == "sft" else 0
+        return Config.model_validate({"stage": stage, "feedback_share": share, stage: fields[stage].model_dump()})
+
+    def feedback(self) -> Dataset:
+        """Pairs that the stages after the supervised one learn from."""
+        data = load(DATA, "train")
+        if not self.feedback_share:
+            return data
+        left = left_for_feedback([text for text, _ in pairs_of(data)], self.feedback_share)
+        return data.select(np.flatnonzero(left))
+
+    def measured(self) -> list[tuple[str, str]]:
+        """Pairs that PPO is measured on."""
+        return pairs_of(load(DATA, "validation"))[: self.validation_texts]
 
 
 RECIPES = {
     "cpu": Recipe(
-        SupervisedOptions(epochs=8, learning_rate=2e-3, dropout=0.2),
+        SupervisedOptions(max_steps=3600, learning_rate=2e-3, dropout=0),
         RewardOptions(comparisons="simulated"),
         PolicyOptions(),
+        feedback_share=0,
         texts=400,
+        validation_texts=400,
         samples=32,
     ),
     "gpu": Recipe(
         SupervisedOptions(epochs=20, batch_size=128, learning_rate=2e-3, dropout=0.2, weight_decay=0.1),
         RewardOptions(comparisons="simulated", simulated=120_000, batch_size=256),
         PolicyOptions(iterations=200, batch_size=512, minibatches=4),
+        feedback_share=0.3,
         texts=2670,
+        validation_texts=2707,
         samples=64,
     ),
 }
 
 
-def train(config: Config, run: LocalRun) -> None:
+def train(stage: str, recipe: Recipe, run: LocalRun) -> None:
     """Train a stage and put its checkpoint into ``weights/``."""
-    checkpoint = train_stage(load(DATA, "train"), config, run)
+    data = load(DATA, "train") if stage == "sft" else recipe.feedback()
+    checkpoint = train_stage(data, recipe.config(stage), run)
     shutil.copytree(checkpoint.folder, WEIGHTS, dirs_exist_ok=True)
     assert checkpoint.figures is not None
     for figure in checkpoint.figures.figures:
@@ -99,11 +130,10 @@ def train(config: Config, run: LocalRun) -> None:
 
 
 def tune(recipe: Recipe, run: LocalRun, rows: Path, keep: bool) -> None:
-    """Run PPO on the texts left for feedback and measure it on the validation split."""
-    bundle, data, config = _bundle(run), load(DATA, "train"), recipe.config("ppo")
-    texts = [text for text, _ in feedback_pairs(pairs_of(data), config)]
-    sources, _ = encode_sources(bundle.tokenizer, texts, bundle.shape)
-    yardstick = Yardstick(bundle, pairs_of(load(DATA, "validation"))[: recipe.texts], recipe.ppo, run.seed)
+    """Run PPO on the texts of the feedback and measure it on validation texts."""
+    bundle, data = _bundle(run), recipe.feedback()
+    sources, _ = encode_sources(bundle.tokenizer, [text for text, _ in pairs_of(data)], bundle.shape)
+    yardstick = Yardstick(bundle, recipe.measured(), recipe.ppo, run.seed)
     policy, found, written = tune_and_measure(
         bundle, sources, yardstick, recipe.ppo, recipe.points, run, lambda fraction, text: print(text, flush=True)
     )
@@ -111,7 +141,7 @@ def tune(recipe: Recipe, run: LocalRun, rows: Path, keep: bool) -> None:
     print(verdict(found), *written[:20], sep="\n")
     if keep:
         bundle.ppo = policy
-        write_bundle(WEIGHTS, bundle, config, data_sha256=data.sha256, seed=run.seed)
+        write_bundle(WEIGHTS, bundle, recipe.config("ppo"), data_sha256=data.sha256, seed=run.seed)
 
 
 def learning_curve(recipe: Recipe, run: LocalRun, rows: Path) -> None:
@@ -134,9 +164,9 @@ def learning_curve(recipe: Recipe, run: LocalRun, rows: Path) -> None:
 def baselines(recipe: Recipe, run: LocalRun, rows: Path) -> None:
     """DPO and expert iteration on the reward model's comparisons, measured as PPO is."""
     bundle, learnt = _bundle(run), _comparisons(recipe, run)
-    yardstick = Yardstick(bundle, pairs_of(load(DATA, "validation"))[: recipe.texts], recipe.ppo, run.seed)
+    yardstick = Yardstick(bundle, recipe.measured(), recipe.ppo, run.seed)
     own = [row for row, kinds in enumerate(learnt.kinds) if set(kinds) <= set(SFT_KINDS)]
-    settings: list[tuple[Baseline, float]] = [("dpo", 0.1), ("dpo", 0.3), ("dpo", 1.0), ("preferred", 0.0)]
+    settings: list[tuple[Baseline, float]] = [("dpo", 0.1), ("preferred", 0.0)]
     for loss, beta in settings:
         used = learnt if loss == "dpo" else learnt.select(torch.tensor(own).numpy())
         sources, summaries = encode_preferences(bundle.tokenizer, used, bundle.shape)
@@ -151,7 +181,7 @@ def baselines(recipe: Recipe, run: LocalRun, rows: Path) -> None:
 
 def best_of_n(recipe: Recipe, run: LocalRun, rows: Path) -> None:
     """The supervised policy's best of n on the texts that PPO is measured on."""
-    bundle, pairs = _bundle(run), pairs_of(load(DATA, "validation"))[: recipe.texts]
+    bundle, pairs = _bundle(run), recipe.measured()
     drawn = sample(
         bundle, bundle.sft, [text for text, _ in pairs], n=recipe.samples, seed=run.seed,
         temperature=recipe.ppo.temperature,
@@ -160,13 +190,15 @@ def best_of_n(recipe: Recipe, run: LocalRun, rows: Path) -> None:
 
 
 def figures(recipe: Recipe, run: LocalRun, rows: Sequence[Path]) -> None:
-    """Measure the checkpoint on the test split and store it with the rows of the other steps."""
+    """Measure the checkpoint on the test split and store it with the rows of the other steps, new or stored before."""
     checkpoint = Checkpoint(WEIGHTS)
     found = evaluate_method(checkpoint, run, None, texts=recipe.texts, samples=recipe.samples, comparisons=10**6)
+    given: dict[str, list[Row]] = {}
     for path in rows:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            found.tables.setdefault(row.pop("table"), []).append(row)
+            given.setdefault(row.pop("table"), []).append(row)
+    found.tables |= given
     runs: dict[tuple[float, float], dict[int, list[Row]]] = {}
     for row in found.tables.get(PPO_TABLE, []):
         key = float(str(row["beta"])), float(str(row["learning rate"]))
@@ -175,7 +207,7 @@ def figures(recipe: Recipe, run: LocalRun, rows: Sequence[Path]) -> None:
         found.claims += [f"Seed {seed}, rate {rate:g}, {verdict(measured)}" for seed, measured in seeds.items()]
         for name in ("quality G", "win rate", "KL"):
             finals = [float(str(measured[-1][name])) for measured in seeds.values()]
-            setting = f"beta {beta:g}, rate {rate:g}, one sample of each of the validation texts, {run.device}"
+            setting = f"beta {beta:g}, rate {rate:g}, {recipe.validation_texts} validation texts"
             found.figures.append(Figure.over_seeds(f"{name} of one sample after PPO", finals, setting=setting))
     if BEST_TABLE in found.tables:
         found.claims.append(best_of_n_verdict(found.tables[BEST_TABLE]))
@@ -188,9 +220,7 @@ def _bundle(run: LocalRun) -> Bundle:
 
 
 def _comparisons(recipe: Recipe, run: LocalRun) -> Preferences:
-    config = recipe.config("reward")
-    pairs = feedback_pairs(pairs_of(load(DATA, "train")), config)
-    return gather_preferences(_bundle(run), pairs, config.reward, run)[0]
+    return gather_preferences(_bundle(run), pairs_of(recipe.feedback()), recipe.reward, run)[0]
 
 
 def _append(path: Path, table: str, rows: Sequence[Row]) -> None:
@@ -206,7 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=[*_STEPS, "sft", "reward", "ppo", "figures"])
     parser.add_argument("--recipe", choices=list(RECIPES), default="cpu")
-    parser.add_argument("--rows", type=Path, nargs="+", default=[Path("rows.jsonl")])
+    parser.add_argument("--rows", type=Path, nargs="*", default=[Path("rows.jsonl")])
     parser.add_argument("--folder", type=Path, default=Path("runs/summarize-feedback"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
@@ -225,7 +255,7 @@ def main() -> None:
         report=lambda fraction, stage, text: print(stage, text, flush=True),
     )  # fmt: skip
     if arguments.step in ("sft", "reward"):
-        train(recipe.config(arguments.step), run)
+        train(arguments.step, recipe, run)
     elif arguments.step == "ppo":
         tune(recipe, run, arguments.rows[0], arguments.keep)
     elif arguments.step == "figures":

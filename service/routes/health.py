@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
-from service.fleet import share
+from service.fleet import gauges
 from service.routing import json_response
 from service.services import Services, get_services
 from workers.client import QueueUnavailableError
@@ -54,7 +54,7 @@ async def metrics(services: ServicesOf) -> Response:
     await look(services)
     await _look_at_replicas(services)
     with suppress(QueueUnavailableError):
-        await share(services)
+        await services.metrics.fleet.exchange(services.jobs, gauges(services))
     text = await asyncio.to_thread(generate_latest, services.metrics.exposed)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -109,12 +111,16 @@ def test_headers_cannot_be_split(gateway):
     assert b"\nx-evil" not in head.replace(b"\r", b"\n")
 
 
-def test_a_log_line_is_one_line(client, capfd):
-    client.get("/v1/models/" + "x%0a%7b%22event%22%3a%22forged%22%7d")
-    client.post("/v1/embeddings", json={"model": 'x\n{"event":"forged"}', "input": "x"})
-    printed = capfd.readouterr()
-    for line in (printed.out + printed.err).splitlines():
-        assert not line.startswith('{"event":"forged"}')
+def test_a_log_line_is_one_line(tmp_path):
+    code = (
+        "import sys, structlog; from service import logs; from service.settings import Settings;"
+        "logs.configure(Settings(log_format='json'));"
+        "structlog.get_logger('x').info('request', model=sys.argv[1])"
+    )
+    forged = 'x\n{"event": "forged"}\r\u2028'
+    done = subprocess.run([sys.executable, "-c", code, forged], capture_output=True, text=True, check=True)
+    (line,) = (done.stdout + done.stderr).strip().split("\n")
+    assert json.loads(line)["model"] == forged
 
 
 def test_secrets_are_in_no_answer(client, gateway):

@@ -81,6 +81,13 @@ def test_every_rule_is_healthy_and_asks_for_what_is_there(prometheus, sent):
     assert firing <= {"DeepnightDiskLow", "DeepnightDiskFull"}, "a healthy service, if not on a healthy disk"
 
 
+def test_promtool_finds_nothing_to_say_about_the_metrics(stack, sent):
+    with stack.client() as client:
+        text = client.get("/metrics").text
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_nothing_but_buckets_has_many_series(prometheus, sent):
     counts = prometheus.query('count by (__name__) ({__name__=~"deepnight_.*", job="deepnight"})')
     sizes = {found["metric"]["__name__"]: float(found["value"][1]) for found in counts}

@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load
 
-from models.align_uniform.baselines import HELD_OUT, initial, train_encoder, train_together
+from models.align_uniform.baselines import initial, train_encoder, train_together
 from models.align_uniform.proof import Row, rank_correlations
-from models.align_uniform.recipes import RECIPES, Recipe
+from models.align_uniform.recipes import HELD_OUT, RECIPES, Recipe
 from models.align_uniform.shipping import from_bytes, open_encoder, read_index, ship, to_bytes
 from models.core.checkpoint import CheckpointError
 from models.core.encoders import encode
@@ -51,8 +53,10 @@ def test_eight_bits_are_within_half_a_step_of_every_weight():
 
 
 def test_encoders_trained_together_are_those_trained_alone(enough, tmp_path, monkeypatch):
-    monkeypatch.setattr("models.core.sources.load", lambda name, split: enough)
+    monkeypatch.setattr("models.align_uniform.baselines.training_data", lambda held_out: enough)
     names = ["align-uniform-batch-32-s0", "simclr-batch-32-s1"]
+    for name in names:
+        monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], steps=1))
     together = train_together(names, tmp_path, 3, "cpu")
     assert [name for name, *_ in together] == names
     for name, weights, _, line in together:

@@ -80,7 +80,7 @@ def test_steps_replayed_side_by_side_are_those_of_the_cpu(monkeypatch):
     for device in ("cpu", "cuda"):
         passes = Passes(2, samples, 3, torch.device(device))
         networks = fit_side_by_side(
-            inputs.to(device), members, Schedule(4, 16, 0.002, 1e-3), samples, lambda done: None, passes, skip_epochs=1
+            inputs.to(device), members, Schedule(4, 16, 0.002, 1e-3), lambda done: None, passes, skip_epochs=1
         )
         assert passes.margins.counts.tolist() == [3] * (2 * samples)
         vectors = [torch.nn.utils.parameters_to_vector(network.parameters()).cpu() for network in networks]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.aum.cells import NOISES
+from models.aum.cells import cells_of
 from models.aum.findings import by_setting, summarise
 from models.aum.method import Aum
 from models.aum.schema import PRESETS, Config, MislabeledDetection, Params
@@ -213,8 +213,8 @@ def test_the_stored_proof_is_complete_and_its_summary_reproducible():
     shipped = Registry()["aum"].shipped()
     rows = shipped.figures.tables["proof"]
     seeds = {setting: len(chosen) for setting, chosen in by_setting(rows).items()}
-    assert len(seeds) == 4 * len(NOISES)
-    assert all(count == (1 if setting.endswith("N=60,000") else 3) for setting, count in seeds.items())
+    assert {f"digits, {cell.setting.split(', ')[1]}, N=8,000" for cell in cells_of("digits", 8000, [0])} <= seeds.keys()
+    assert all(count == (1 if setting.endswith("N=20,000") else 3) for setting, count in seeds.items())
     again = summarise(rows)
     assert again.claims == shipped.figures.claims
     stored = {(f.name, f.subject, f.setting): f.value for f in shipped.figures.figures}
@@ -222,7 +222,8 @@ def test_the_stored_proof_is_complete_and_its_summary_reproducible():
     for row in rows:
         if row["noise"] != "none":
             assert row["auroc_aum"] > max(row["auroc_loss"], row["auroc_loss_early"], row["auroc_confident"])
-            assert row["accuracy_aum"] > row["accuracy_random"]
+        if "accuracy_oracle" in row:
+            assert row["accuracy_aum"] > max(row["accuracy_all"], row["accuracy_random"])
 
 
 def test_the_shipped_classifier_knows_clothes(pictures):

@@ -69,6 +69,14 @@ def made(rows, gain):
     return {**rows[0], **changes, "low": 0.1, "high": 0.35}
 
 
+def test_a_setting_that_was_not_retrained_says_nothing_of_accuracy(rows):
+    arms = ("aum", "confident", "random", "oracle")
+    only = {key: value for key, value in rows[0].items() if key not in [f"accuracy_{arm}" for arm in arms]}
+    figures = summarise([only])
+    assert "Accuracy" not in figures.claims[0] and not any("cleaning gains" in claim for claim in figures.claims)
+    assert [f.subject for f in figures.figures if f.name == "accuracy after retraining"] == ["all samples"]
+
+
 def test_cells_of_one_size_are_all_noises_and_seeds():
     cells = cells_of("digits", 400, [0, 1])
     assert len(cells) == len(set(cells)) == 16

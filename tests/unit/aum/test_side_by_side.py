@@ -35,7 +35,7 @@ def test_each_member_is_the_network_trained_alone_with_the_same_margins(tmp_path
     everything = torch.arange(SAMPLES)
     members = [Member(network, first, targets, everything, seed) for first, targets, seed in settings]
     passes, done = Passes(3, SAMPLES, CLASSES, torch.device("cpu")), []
-    networks = fit_side_by_side(INPUTS, members, SCHEDULE, SAMPLES, done.append, passes, skip_epochs=1)
+    networks = fit_side_by_side(INPUTS, members, SCHEDULE, done.append, passes, skip_epochs=1)
     assert done == [0.25, 0.5, 0.75, 1.0]
     for number, ((first, targets, seed), result) in enumerate(zip(settings, passes.split(), strict=True)):
         margins = Margins(SAMPLES, CLASSES)
@@ -49,12 +49,23 @@ def test_each_member_is_the_network_trained_alone_with_the_same_margins(tmp_path
 
 
 def test_a_member_with_fewer_samples_makes_as_many_steps_on_full_batches():
-    chosen = torch.arange(0, SAMPLES, 2)
+    everything, half = torch.arange(SAMPLES), torch.arange(0, SAMPLES, 2)
+    passes = Passes(2, SAMPLES, CLASSES, torch.device("cpu"))
+    members = [Member(network, 0, labels(1), chosen, 0) for chosen in (everything, half)]
+    fit_side_by_side(INPUTS, members, SCHEDULE, lambda done: None, passes)
+    counts = passes.margins.counts.view(2, SAMPLES)
+    assert counts[0].tolist() == [4] * SAMPLES
+    assert counts[1, 1::2].eq(0).all() and counts[1, half].tolist() == [8] * 35
+
+
+def test_one_alone_is_trained_bit_for_bit_as_by_fit(tmp_path):
+    inputs, targets, margins = INPUTS[:SAMPLES], labels(1), Margins(SAMPLES, CLASSES)
     passes = Passes(1, SAMPLES, CLASSES, torch.device("cpu"))
-    member = Member(network, 0, labels(1), chosen, 0)
-    fit_side_by_side(INPUTS, [member], SCHEDULE, SAMPLES, lambda done: None, passes)
-    counts = passes.margins.counts
-    assert counts[1::2].eq(0).all() and counts[chosen].tolist() == [8] * 35
+    member = Member(network, 0, targets, torch.arange(SAMPLES), 5)
+    (found,) = fit_side_by_side(inputs, [member], SCHEDULE, lambda done: None, passes, skip_epochs=1)
+    expected = alone(tmp_path, 0, targets, 5, margins).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.state_dict().items())
+    assert np.array_equal(passes.split()[0]["aum"], margins.aum().numpy())
 
 
 def test_probabilities_are_means_over_the_passes():
@@ -71,4 +82,4 @@ def test_probabilities_are_means_over_the_passes():
 def test_divergence_stops_with_a_clear_error():
     member = Member(network, 0, labels(1), torch.arange(SAMPLES), 0)
     with pytest.raises(NonFiniteLogitsError, match="lower the learning rate"):
-        fit_side_by_side(INPUTS, [member], Schedule(2, 16, 1e12, 0.0), SAMPLES, lambda done: None)
+        fit_side_by_side(INPUTS, [member], Schedule(2, 16, 1e12, 0.0), lambda done: None)

@@ -12,6 +12,7 @@ from models.core.early_stopping import (
     estimated_clean_accuracy,
     noisy_accuracy,
     relative_distance,
+    replay,
     validation_split,
 )
 from models.core.trainer_options import EarlyStopping
@@ -171,3 +172,11 @@ def test_what_a_rule_needs_must_be_given():
         EarlyStopper(EarlyStopping(), module()).update()
     with pytest.raises(ValueError, match="predictions"):
         EarlyStopper(EarlyStopping(rule="label-wave"), module()).update()
+
+
+def test_the_rule_replayed_on_a_finished_curve_keeps_the_same_epoch():
+    curve = [0.3, 0.5, 0.52, 0.51, 0.5, 0.49, 0.48, 0.47, 0.6, 0.62, 0.61]
+    assert replay(EarlyStopping(patience=3, smoothing=1), curve, 1000) == 3
+    assert replay(EarlyStopping(patience=11, smoothing=1), curve, 1000) == 10
+    assert replay(EarlyStopping(patience=11, smoothing=1, one_standard_error=True), curve, 1000) == 10
+    assert replay(EarlyStopping(patience=11, smoothing=1, one_standard_error=True), curve, 500) == 9

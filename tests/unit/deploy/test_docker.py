@@ -76,7 +76,7 @@ def test_every_alert_has_a_runbook_that_names_it(rule):
 def test_runbooks_name_settings_and_services_that_exist():
     from service.settings import Settings
 
-    settings = {f"DEEPNIGHT_{name.upper()}" for name in Settings.model_fields} | {"DEEPNIGHT_TAG"}
+    settings = {f"DEEPNIGHT_{name.upper()}" for name in Settings.model_fields}
     services = set(compose()["services"])
     for page in (ROOT / "docs" / "runbooks").glob("*.md"):
         text = page.read_text()
@@ -121,7 +121,7 @@ def test_every_container_is_confined_pinned_and_watched(name):
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
     assert service["user"].partition(":")[0] not in ("", "0")
-    assert re.search(r":(\d+\.\d+|\$\{DEEPNIGHT_TAG|v\d)", service["image"]), service["image"]
+    assert re.search(r":(\d+\.\d+|\$\{IMAGE_TAG|v\d)", service["image"]), service["image"]
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
     assert "mem_limit" in service and "pids_limit" in service
     assert "healthcheck" in service or name == "gateway", "the gateway's is the image's"

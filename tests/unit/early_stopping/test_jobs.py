@@ -12,13 +12,14 @@ from models.core.checkpoint import Checkpoint
 from models.core.classifiers import logits_of, read_classifier
 from models.core.dataset import Dataset
 from models.core.early_stopping import estimated_clean_accuracy
+from models.core.inputs import InputError
 from models.core.method import MethodError
 from models.core.noise import corrupt_labels
 from models.core.run import Cancelled
 from models.core.trainer_options import EarlyStopping
 from models.early_stopping.clusters import clusterability, label_energy, unit_rows
 from models.early_stopping.jobs import answer, report, robust_train
-from models.early_stopping.schema import PRESETS, Config, NoiseRobustnessReport, RobustTrain
+from models.early_stopping.schema import PRESETS, Config, NoiseRobustnessReport, Params, RobustTrain
 from models.early_stopping.watching import Labelled
 from tests.unit.local_job import LocalJob
 
@@ -198,9 +199,35 @@ def test_parameters():
             model.model_validate(fields)
 
 
-def test_data_of_texts_is_refused(tmp_path):
-    dataset = replace(Dataset("text", ["a", "b"] * 20), labels=np.arange(40) % 2, class_names=["x", "y"])
-    job = LocalJob(tmp_path)
+def texts(count=600):
+    """Short texts about three trades, a tenth of them under a wrong one."""
+    words = (["bread", "flour", "oven", "dough"], ["wood", "saw", "plank", "nail"], ["wool", "yarn", "loom", "cloth"])
+    generator = np.random.default_rng(0)
+    truth = np.arange(count) % 3
+    lines = [" ".join(generator.choice([*words[label], "the", "and"], 8)) for label in truth]
+    labels = corrupt_labels(truth, 3, kind="uniform", rate=0.1, seed=1)
+    return Dataset("text", lines, labels, ["baker", "joiner", "weaver"]), truth
+
+
+def test_texts_are_trained_on_reported_and_answered(tmp_path):
+    dataset, truth = texts()
+    job = PublishingJob(tmp_path)
     job.dataset_id, job.dataset = "ds_texts", lambda _: dataset
-    with pytest.raises(MethodError, match="pictures or vectors are needed, it holds text"):
-        report(job, NoiseRobustnessReport())
+    config = Config(epochs=10, batch_size=32, early_stopping=EarlyStopping(validation_share=0.2))
+    row = report(job, NoiseRobustnessReport(inject=[0], config=config, spectrum_samples=60))["rows"][0]
+    assert len(row["curve"]) == 10 and row["validation_samples"] == 120
+    job = PublishingJob(tmp_path / "training")
+    job.dataset_id, job.dataset = "ds_texts", lambda _: dataset
+    robust_train(job, RobustTrain(**config.model_dump()))
+    checkpoint = Checkpoint(job.published.folder)
+    assert checkpoint.config.input.kind == "text" and checkpoint.config.data_sha256 == dataset.sha256
+    method = job.registry["early-stopping"].method.load(checkpoint, torch.device("cpu"))
+    answers = np.stack(method.predict(dataset.inputs, Params()))
+    assert answers.shape == (600, 3) and (answers.argmax(1) == truth).mean() > 0.8
+    network, loss = method.objective(dataset)
+    assert loss().item() > 0 and all(weight.requires_grad for weight in network.parameters())
+    found = job.registry["early-stopping"].method.evaluate(checkpoint, LocalJob(tmp_path / "evaluate"), dataset)
+    assert found.figures[0].name == "accuracy"
+    vectors = replace(dataset, kind="vectors", inputs=np.zeros((600, 128), dtype=np.float32))
+    with pytest.raises(InputError, match="holds vectors, not text"):
+        method.objective(vectors)

@@ -22,8 +22,7 @@ def test_distances_are_those_of_the_cpu(solver):
     np.testing.assert_allclose(there.details["class_coupling"], here.details["class_coupling"], atol=1e-3)
 
 
-def test_pretraining_learns_and_helps(monkeypatch):
-    monkeypatch.setattr("models.otdd.pretraining.SOURCE_STEPS", 200)
+def test_pretraining_learns_and_helps():
     digits = original("digits", 2400, 0)
     source, few, test = digits.select(range(1000)), digits.select(range(1000, 1400)), digits.select(range(1400, 2400))
     scratch = target_error(few, test, 10, 0, CUDA)

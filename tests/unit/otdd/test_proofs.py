@@ -14,7 +14,8 @@ from models.otdd import proofs
 from models.otdd.evaluate import TRANSFER, W2, evaluate
 from models.otdd.pictures import drift_picture, heat_map, transfer_picture
 from models.otdd.pretraining import few_shots
-from models.otdd.variants import original, relabelled, rotated
+from models.otdd.transfer_proof import SCRATCH, SEEDS, transfer_sets
+from models.otdd.variants import coarse_digits, noisy, of_classes, original, relabelled, rotated
 
 
 def test_digits_are_found_in_another_collection_without_their_names():
@@ -25,11 +26,14 @@ def test_digits_are_found_in_another_collection_without_their_names():
 
 
 def test_rotation_and_wrong_labels_are_seen_and_wrong_labels_by_this_distance_only():
-    turned, noisy = proofs.rotation_drift(250, 0), proofs.noise_drift(250, 0)
-    for curve in (turned, noisy):
+    turned, wrong = proofs.rotation_drift(250, 0), proofs.noise_drift(250, 0)
+    for curve in (turned, wrong):
         assert (np.diff([curve[step][0] for step in sorted(curve)]) > 0).all()
-    assert noisy[0.4][0] / noisy[0.0][0] >= 1.05
-    assert noisy[0.4][1] == pytest.approx(noisy[0.0][1], rel=1e-12)
+    assert wrong[0.4][0] / wrong[0.0][0] >= 1.05
+    assert wrong[0.4][1] == pytest.approx(wrong[0.0][1], rel=1e-12)
+    debiased = proofs.debiased_noise(250, 0)
+    assert debiased[0.4][0] / debiased[0.0][0] > wrong[0.4][0] / wrong[0.0][0] + 0.1
+    assert debiased[0.4][1] == pytest.approx(debiased[0.0][1], rel=1e-9)
 
 
 def test_variants_change_what_they_say():
@@ -40,6 +44,13 @@ def test_variants_change_what_they_say():
     np.testing.assert_array_equal(rotated(digits, 90).inputs[:, :, :, 0], quarter)
     small = original("digits-8x8", 50, 0)
     assert small.inputs.shape == (50, 28, 28, 1) and not small.inputs[:, :4].any()
+    assert coarse_digits("digits-8x8", 50, 0).inputs.shape == (50, 8, 8, 1)
+    boxes, coarse = digits.inputs[:, 4:24, 4:24, 0].astype(float), coarse_digits("digits", 300, 0).inputs
+    assert coarse.mean() == pytest.approx(boxes.mean(), rel=0.02) and coarse.shape == (300, 8, 8, 1)
+    half = of_classes(digits, 5)
+    assert set(half.labels) == set(range(5)) and len(half.class_names) == 5
+    changed = noisy(digits).inputs.astype(float) - digits.inputs
+    assert 20 < changed.std() < 80 and (noisy(digits).inputs == noisy(digits).inputs).all()
 
 
 def test_sources_and_targets_of_the_transfer_proof_share_no_picture():
@@ -54,7 +65,8 @@ def test_sources_and_targets_of_the_transfer_proof_share_no_picture():
 def test_the_stored_errors_cover_every_pair_and_seed():
     rows = json.loads(TRANSFER.read_text())
     cells = {(row["seed"], row["source"], row["target"]) for row in rows}
-    assert len(rows) == len(cells) == 5 * 3 * (6 + 1)
+    assert len(rows) == len(cells) == SEEDS * 3 * (13 + 1)
+    assert {source for _, source, _ in cells} == {SCRATCH, *transfer_sets(0)[0]}
     assert all(0 < row["error"] < 1 for row in rows)
 
 
@@ -63,7 +75,7 @@ def test_the_shipped_figures_name_a_headline_and_their_data():
     assert isinstance(figures, Figures) and figures.command == "deepnight evaluate otdd"
     headlines = {figure.name for figure in figures.figures if figure.headline}
     assert headlines == {"mass on the diagonal", "drift ratio", "Spearman with transfer gain"}
-    assert len(figures.tables["transfer"]) == 18 and len(figures.data_sha256) == 4
+    assert len(figures.tables["transfer"]) == 39 and len(figures.data_sha256) == 4
 
 
 def test_evaluates_a_users_data(tmp_path):

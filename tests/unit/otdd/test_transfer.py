@@ -43,7 +43,7 @@ def test_the_gain_of_pretraining_is_measured(uploads, tmp_path):
     nearest, farthest = result["ranking"]
     assert nearest["name"] == "other digits" and -1 < farthest["gain"] < nearest["gain"] < 1
     assert nearest["gain"] > 0 and nearest["gain_spread"] >= 0
-    assert stages.count("pretraining") == 2 * 2 * 15
+    assert stages.count("pretraining") == 2 * 2 * 4
     again = start(tmp_path, uploads, "digits")
     continued = ranking(again, uploads, ["other digits", "garments"], measure_gain=True, shots=2, gain_seeds=2)
     assert continued == result

@@ -77,8 +77,8 @@ def test_cells_of_a_group_share_schedule_and_noise_and_none_is_lost():
     found = groups(CELLS)
     assert sorted(map(repr, (cell for group in found for cell in group))) == sorted(map(repr, CELLS))
     for group in found:
-        assert len({(ARMS[cell.arm].schedule, cell.noise) for cell in group}) == 1
-    assert found[0][0].noise == 0.4 and len(found) == 4 * len(NOISES)
+        assert len({(ARMS[cell.arm].schedule, ARMS[cell.arm].steps.rho > 0, cell.noise) for cell in group}) == 1
+    assert found[0][0].noise == 0.4 and len(found) == 5 * len(NOISES)
 
 
 def test_a_small_group_is_measured_as_a_whole(monkeypatch, pictures, tmp_path):

@@ -284,6 +284,50 @@ def test_a_shared_call_goes_on_while_one_waiter_is_left():
     asyncio.run(run())
 
 
+def test_a_call_in_advance_is_not_smaller_than_the_one_in_flight():
+    async def run():
+        player = Player()
+        for count in (1, 1):
+            player.submit("a", b"p", count)
+        await settle()
+        player.submit("a", b"p", 1)
+        await settle()
+        assert [count for *_, count in player.replica.batches] == [2], "a wave's first left by itself"
+        player.submit("a", b"p", 1)
+        await settle()
+        assert [count for *_, count in player.replica.batches] == [2, 2]
+        await player.play([])
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("first", [(1, 7), (8,)], ids=["a long call", "a call of one caller"])
+def test_nobody_waits_behind(first):
+    async def run():
+        player = Player()
+        for count in first:  # eight items are taken to need more than fifty milliseconds
+            player.submit("a", b"p", count)
+        await settle()
+        player.submit("a", b"p", 1)
+        await settle()
+        assert [count for *_, count in player.replica.batches] == [8, 1]
+        await player.play([])
+
+    asyncio.run(run())
+
+
+def test_a_caller_waits_no_longer_than_it_says():
+    async def run():
+        player = Player()
+        with pytest.raises(TimeoutError):
+            await player.coalescer.submit("a", b"p", [("a", b"p", 0)], BATCH, tag="caller of 0", seconds=0.01)
+        await settle()
+        assert player.replica.cancelled == 1
+        assert not player.coalescer._lines
+
+    asyncio.run(run())
+
+
 def test_a_wrong_number_of_outputs_reaches_the_waiters():
     async def run():
         async def send(model, params, items, tags):

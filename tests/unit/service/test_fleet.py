@@ -44,8 +44,8 @@ class Flaky:
         self.jobs = jobs
         self.lost = False
 
-    async def share(self, message):
-        shared = await self.jobs.share(message)
+    async def exchange(self, message):
+        shared = await self.jobs.exchange(message)
         if self.lost:
             raise QueueUnavailableError
         return shared
@@ -94,6 +94,17 @@ def test_what_was_sent_twice_counts_once(jobs, run):
         assert requests(metrics) == 2
 
 
+def test_what_was_shared_between_scrapes_counts_once(jobs, run):
+    metrics = Metrics()
+    for count in (1, 2, 3):
+        metrics.answered("/x", "GET", 200, 0.02)
+        assert requests(metrics) == count
+        run(metrics.fleet.share(jobs, {}))
+        assert requests(metrics) == count
+    run(metrics.fleet.exchange(jobs, {}))
+    assert requests(metrics) == 3
+
+
 def test_gauges_are_those_of_the_living(jobs, run):
     first, second = Metrics(), Metrics()
     views = ({"a@1": "ready", "b@1": "cold"}, {"a@1": "cold", "b@1": "loading"})
@@ -106,6 +117,9 @@ def test_gauges_are_those_of_the_living(jobs, run):
     assert sample(second, "deepnight_model_state", model="b@1", state="loading") == 1
     assert sample(second, "deepnight_processes", role="gateway") == 2
     assert sample(second, "deepnight_process_resident_memory_bytes", role="gateway") > 20 << 20
+    run(first.fleet.leave(jobs))
+    run(second.fleet.exchange(jobs, {}))
+    assert sample(second, "deepnight_processes", role="gateway") == 1
 
 
 def test_without_redis_a_gateway_tells_of_itself(jobs, valkey, run):

@@ -13,6 +13,7 @@ from models.core.inputs import VectorSpec
 from models.core.outputs import Side, Sides
 from service import logs
 from service.calls import Call, payload_bytes
+from service.host import ModelHost
 from service.inference import (
     DeadlineError,
     Inference,
@@ -173,6 +174,24 @@ def test_the_deadline_is_kept(methods, tmp_path):
         assert (await h.ask(2))[0][0] == 4
 
     run(methods, tmp_path, scenario)
+
+
+def test_a_call_is_brief_once_as_many_rows_with_its_parameters_were(methods, tmp_path):
+    host = ModelHost(Settings(home=tmp_path, methods_path=str(methods)))
+
+    def call(rows, params=b"{}", revision=0.0):
+        return Call("obedient@1", revision, params, np.zeros((rows, 2), np.float32))
+
+    assert not host.brief(call(1)), "it is not loaded"
+    host.call(call(1))
+    host.call(call(4))
+    assert host.brief(call(3))
+    assert host.brief(call(4))
+    assert not host.brief(call(5)), "so many were never seen"
+    assert not host.brief(call(1, b'{"seconds":0.01}')), "other parameters"
+    assert not host.brief(call(1, revision=time.time() + 1)), "an older version of that name"
+    host.call(call(1, b'{"seconds":0.01}'))
+    assert not host.brief(call(1, b'{"seconds":0.01}'))
 
 
 def test_a_burst_on_a_cold_model_loads_it_once(methods, tmp_path):

@@ -9,10 +9,10 @@ from models.core.method import MethodError
 from models.core.run import Cancelled, LocalRun
 from models.summarize_feedback import train
 from models.summarize_feedback.bundle import read_bundle
-from models.summarize_feedback.comparisons import simulate, stored_preferences
+from models.summarize_feedback.comparisons import encode_preferences, simulate, stored_preferences
 from models.summarize_feedback.examples import encode_pairs, encode_sources, pad
 from models.summarize_feedback.ppo import Trainer, train_ppo
-from models.summarize_feedback.reward import rewards_of, train_reward
+from models.summarize_feedback.reward import _Comparisons, rewards_of, train_reward
 from models.summarize_feedback.schema import Config, PolicyOptions, RewardOptions, SupervisedOptions
 from models.summarize_feedback.tokenizer import encode_summary
 
@@ -59,11 +59,36 @@ def test_reward_model_learns_a_separable_preference(bundle, pairs, tmp_path):
 
 def test_rewards_of_references_average_to_zero(trained, pairs):
     bundle = read_bundle(trained["reward"])
-    learnt = train.feedback_pairs(pairs.inputs, Config())
-    assert 0.3 * len(pairs) <= len(learnt) < 0.35 * len(pairs)
-    examples = encode_pairs(bundle.tokenizer, learnt, bundle.shape)
+    examples = encode_pairs(bundle.tokenizer, pairs.inputs, bundle.shape)
     rewards = rewards_of(bundle.encoder, bundle.sft, bundle.reward, examples.sources, examples.summaries[:, None])
     assert rewards.mean().item() == pytest.approx(0, abs=5e-3)  # half precision in the checkpoint
+
+
+def test_stages_after_the_first_take_the_texts_that_it_left(pairs):
+    config = Config(feedback_share=0.3)
+    left = train.feedback_pairs(pairs.inputs, config)
+    assert 0.3 * len(pairs) <= len(left) < 0.35 * len(pairs)
+    assert train.feedback_pairs(pairs.inputs, Config()) == pairs.inputs
+    with pytest.raises(MethodError, match="feedback_share: it leaves fewer than two texts"):
+        train.feedback_pairs(pairs.inputs[:2], config)
+
+
+def test_comparisons_of_one_text_are_judged_as_they_are_alone(bundle, pairs):
+    made, _ = simulate(bundle, pairs.inputs[:12], count=70, seed=3)
+    coded = encode_preferences(bundle.tokenizer, made, bundle.shape)
+    comparisons = _Comparisons(*coded, "cpu")
+    comparisons.find_likelihoods(bundle.encoder, bundle.sft)
+    alone = rewards_of(bundle.encoder, bundle.sft, bundle.reward, *coded)
+    found = []
+    for chosen in comparisons.batches(16, np.random.default_rng(0)):
+        texts, written, likelihoods, valid = comparisons.batch(chosen)
+        with torch.no_grad():
+            rewards = bundle.reward.judge(bundle.encoder, bundle.encoder(texts), written, likelihoods)
+        found.append(rewards.view(*valid.shape, 2)[valid])
+    found = torch.cat(found)
+    assert len(found) > 40
+    distance = (found[:, None] - alone).abs().sum(dim=2).min(dim=1).values
+    assert distance.max() < 1e-4
 
 
 def test_first_rollout_has_no_divergence_and_the_first_minibatch_a_ratio_of_one(bundle, pairs):
