@@ -55,7 +55,7 @@ class Prometheus:
         self.process.wait(10)
 
     def until(self, condition, what, seconds=30):
-        """Wait for a condition, while whose server may not answer yet; if it never holds, ``what`` (or its value) is said."""
+        """Wait for a condition whose server may not answer yet; if it never holds, ``what`` (or its value) is said."""
         deadline = time.monotonic() + seconds
         while True:
             try:
