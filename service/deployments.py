@@ -37,6 +37,8 @@ FLAGS = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray's workers give way to every other process by default; a replica has requests waiting for it.
+    "RAY_worker_niceness": "0",
     "OMP_NUM_THREADS": "1",
 }
 

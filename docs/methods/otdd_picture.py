@@ -44,12 +44,12 @@ def draw_matrix(axes, values, colours, title, a, b):
     axes.imshow(values, cmap=colours)
     axes.set_title(title, fontsize=10)
     axes.set(xticks=[], yticks=[])
-    axes.set_xlabel("8x8 digits", labelpad=24)
+    axes.set_xlabel("8x8 digits", labelpad=32)
     axes.set_ylabel("MNIST digits", labelpad=26)
     for digit in range(10):
         for dataset, place in ((a, (-1.1, digit)), (b, (digit, 10.1))):
             mean = dataset.inputs[dataset.labels == digit].mean(0)[..., 0]
-            picture = OffsetImage(mean, zoom=2.1, cmap="gray_r")
+            picture = OffsetImage(mean, zoom=1.9, cmap="gray_r")
             axes.add_artist(AnnotationBbox(picture, place, frameon=False, annotation_clip=False))
 
 
@@ -64,7 +64,7 @@ def draw_transfer(axes):
             marker = "x" if EXCEPTION in row["source"] else "o"
             axes.scatter(row["otdd"], row["gain"], color=colour, marker=marker, s=34)
         axes.scatter([], [], color=colour, label=f"target: {target}")
-    axes.scatter([], [], color="grey", marker="x", label="source: inverted digits")
+    axes.scatter([], [], color="grey", marker="x", label="source: inverted pictures")
     axes.axhline(0, color="grey", linewidth=0.6)
     axes.set_title("error that pretraining on a source takes away\n(10 shots, 5 seeds)", fontsize=10)
     axes.set(xlabel="OTDD from source to target", ylabel="relative drop of the target's error")

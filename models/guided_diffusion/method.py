@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from models.core.figures import Figures
 from models.core.method import Method, MethodError
 from models.core.outputs import Draw, Generated
 from models.core.run import Run
+from models.guided_diffusion.batches import LARGE, least_batch
 from models.guided_diffusion.judge import judge_pictures, to_pictures
 from models.guided_diffusion.sampler import Denoise, gradient_of, sample
 from models.guided_diffusion.schema import Config, Params
@@ -94,10 +97,25 @@ class GuidedDiffusion(Method[Params, Config]):
         if networks.conditional and not params.unconditional:
             told = torch.where(classes < 0, null, classes)
         steered = params.guidance_scale > 0 and bool((classes >= 0).any())
-        gradient = gradient_of(networks.classifier, classes) if steered and networks.classifier else None
+        least, least_steered = self.least_batches
+        gradient = None
+        if steered and networks.classifier:
+            gradient = gradient_of(networks.classifier, classes, least_steered)
         seeds = [draw.seed for draw in inputs]
-        predict = Denoise(networks.denoiser, told)
+        predict = Denoise(networks.denoiser, told, least)
         return sample(predict, gradient, networks.schedule, networks.shape, seeds, params, networks.device)
+
+    @cached_property
+    def least_batches(self) -> tuple[int, int]:
+        """Of denoiser and classifier; see :func:`~models.guided_diffusion.batches.least_batch`."""
+        networks = self.networks
+        t = torch.full((1,), len(networks.schedule) // 2, device=networks.device)
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            return Denoise(networks.denoiser, torch.zeros_like(t))(x, t)
+
+        steered = least_batch(networks.classifier, networks.shape, t) if networks.classifier else 1
+        return least_batch(denoise, networks.shape, t), steered
 
     @classmethod
     def train(cls, dataset: Dataset, config: Config, run: Run) -> Checkpoint:
@@ -125,7 +143,8 @@ class GuidedDiffusion(Method[Params, Config]):
 
     def _finished(self, inputs: Sequence[Draw], params: Params, x: Tensor) -> list[Generated]:
         pictures = to_pictures(x)
-        judged = judge_pictures(self.networks.judge, pictures).probabilities
+        beside = np.resize(pictures, (max(len(pictures), LARGE), *pictures.shape[1:]))  # repeats; see `batches`
+        judged = judge_pictures(self.networks.judge, beside).probabilities[: len(pictures)]
         return [
             Generated(
                 picture,

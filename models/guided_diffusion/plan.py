@@ -22,6 +22,7 @@ class Plan:
     """Sizes of the proof.
 
     Attributes:
+        name: in :data:`PLANS`.
         samples: pictures a cell; at most as many as there are to compare with.
         seeds: of the samples; each cell about the guidance scale is drawn once a seed.
         other_seeds: of all other cells, some of ``seeds``.
@@ -35,6 +36,7 @@ class Plan:
         precision: of the samples' networks; other than float32 they are compiled too.
     """
 
+    name: str
     samples: int
     seeds: Sequence[int]
     other_seeds: Sequence[int]
@@ -55,6 +57,7 @@ _SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 _STEPS = (5, 10, 25, 50, 250)
 PLANS = {
     "small": Plan(
+        name="small",
         samples=200,
         seeds=(0, 1, 2),
         other_seeds=(0,),
@@ -71,6 +74,7 @@ PLANS = {
         precision="float32",
     ),
     "full": Plan(
+        name="full",
         samples=5000,
         seeds=(0, 1, 2),
         other_seeds=(0, 1, 2),

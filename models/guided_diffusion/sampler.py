@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from models.guided_diffusion.batches import filled
 from models.guided_diffusion.blocks import Conditioning
 from models.guided_diffusion.process import Process, at
 from models.guided_diffusion.schedule import Schedule, spaced
@@ -30,24 +31,26 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 """From pictures and steps of the full process to the denoiser's output, variance channels included."""
 
 
-def gradient_of(classifier: Callable[[Tensor, Tensor], Tensor], classes: Tensor) -> Gradient:
+def gradient_of(classifier: Callable[[Tensor, Tensor], Tensor], classes: Tensor, least: int = 1) -> Gradient:
     """The gradient of each picture's log-probability of its class; one backward pass of the sum gives all.
 
     Args:
         classifier: from pictures and steps to logits.
         classes: int64 ``(B,)``; -1 for a picture that no class steers, whose gradient is zero.
+        least: batch that the classifier is given at least.
     """
     steered = classes >= 0
     rows = slice(None) if bool(steered.all()) else steered  # picking rows by a mask makes the host wait for the device
 
     def gradient(x: Tensor, t: Tensor) -> Tensor:
         with torch.inference_mode(mode=False), torch.enable_grad():
-            leaf, chosen = x[rows].clone().requires_grad_(), classes[rows].clone()
-            logits = classifier(leaf, t[rows].clone())
+            leaf = filled(x[rows], least).clone().requires_grad_()
+            logits = classifier(leaf, filled(t[rows], least).clone())
+            chosen = filled(classes[rows], least).clone()
             picked = logits.log_softmax(dim=1).gather(1, chosen[:, None]).sum()
             (found,) = torch.autograd.grad(picked, leaf)
         result = torch.zeros_like(x)
-        result[rows] = found
+        result[rows] = found[: len(x[rows])]
         return result
 
     return gradient
@@ -68,16 +71,20 @@ class Denoise:
     """The U-Net at labels ``(B,)``; scales and shifts of its blocks are computed once a step and label, then gathered.
 
     All labels of the table are computed whatever the batch asks for, so that rounding does not depend on the batch.
+
+    Args:
+        least: batch that the network is given at least.
     """
 
-    def __init__(self, network: Modulated, labels: Tensor) -> None:
-        self.network, self.labels = network, labels
+    def __init__(self, network: Modulated, labels: Tensor, least: int = 1) -> None:
+        self.network, self.labels, self.least = network, labels, least
         self.all_labels = torch.arange(network.conditioning.labels, device=labels.device)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """``t`` is the same for the whole batch."""
         rows = self.network.conditioning(t[:1].expand(len(self.all_labels)), self.all_labels)
-        return self.network.modulated(x, rows[self.labels])
+        output = self.network.modulated(filled(x, self.least), rows[filled(self.labels, self.least)])
+        return output[: len(x)]
 
 
 def sample(

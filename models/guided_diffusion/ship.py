@@ -114,10 +114,9 @@ def prove(folder: Path, plan: Plan, device: str) -> None:
     checkpoint = Checkpoint(folder / "checkpoint")
     proof = Proof.open(checkpoint, _run(folder, device), chosen)
     figures = proof.figures(list(from_json(proof.cells, measured_in(folder))))
-    name = next(name for name, known in PLANS.items() if known.samples == plan.samples)
     version = checkpoint.config.version
     figures.command = (
-        f"python -m models.guided_diffusion.ship measure, then prove runs/{version} --plan {name} "
+        f"python -m models.guided_diffusion.ship measure, then prove runs/{version} --plan {plan.name} "
         f"--guides {' '.join(plan.guides)}"
     )
     checkpoint.write_figures(figures)

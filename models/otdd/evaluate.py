@@ -59,7 +59,9 @@ def evaluate(checkpoint: Checkpoint, run: Run, dataset: Dataset | None = None) -
         tick()
     drift_picture(curves[0], run.artifact("drift.png", "image/png"))
     _approximation(proofs.approximation(SIZE // 2, run.seed, tick), run.seed, figures, claims)
-    rows = _transfer(run, figures, claims)
+    rows = _transfer_rows(run.seed)
+    _transfer(rows, figures, claims)
+    transfer_picture(rows, run.artifact("transfer.png", "image/png"))
     tick()
     used = ("digits", "all"), ("fashion-mnist", "train"), ("fashion-mnist", "test"), ("digits-8x8", "all")
     return Figures(
@@ -145,15 +147,19 @@ def _approximation(found: dict[str, list[float]], seed: int, figures: list[Figur
     )
 
 
-def _transfer(run: Run, figures: list[Figure], claims: list[str]) -> list[dict[str, Any]]:
+def _transfer_rows(seed: int) -> list[dict[str, Any]]:
     stored = json.loads(TRANSFER.read_text(encoding="utf-8"))
-    distances = transfer_distances(run.seed)
+    distances = transfer_distances(seed)
     scratch = {(row["seed"], row["target"]): row["error"] for row in stored if row["source"] == "none"}
     rows: list[dict[str, Any]] = []
     for (source, target), (ours, plain) in distances.items():
         errors = [(row["seed"], row["error"]) for row in stored if (row["source"], row["target"]) == (source, target)]
         gain = float(np.mean([1.0 - error / scratch[seed, target] for seed, error in errors]))
         rows.append({"source": source, "target": target, "gain": gain, "otdd": ours, "w2": plain})
+    return rows
+
+
+def _transfer(rows: list[dict[str, Any]], figures: list[Figure], claims: list[str]) -> None:
     gains = [row["gain"] for row in rows]
     setting = f"{len(rows)} pairs, {SHOTS} shots, {TRANSFER_SEEDS} seeds"
     found = {}
@@ -173,11 +179,9 @@ def _transfer(run: Run, figures: list[Figure], claims: list[str]) -> list[dict[s
         f"The relative drop of the target's error after pretraining has Spearman {rho:.2f} with the distance (95% "
         f"bootstrap over pairs {low:.2f} to {high:.2f}; target -.6 or stronger and an interval without 0: "
         f"{'met' if rho <= -0.6 and high < 0 else 'missed'}), label-agnostic W2 {plain_rho:.2f}. The exception are "
-        "sources with black and white exchanged, far away in pixels and no worse to learn from: over the "
-        f"{len(kept)} other pairs it is {inner:.2f}."
+        "sources with black and white exchanged, by far the farthest in pixels and not the worst to learn from: over "
+        f"the {len(kept)} other pairs it is {inner:.2f}."
     )
-    transfer_picture(rows, run.artifact("transfer.png", "image/png"))
-    return rows
 
 
 def _spearman(values: list[float], gains: list[float]) -> tuple[float, float, float]:

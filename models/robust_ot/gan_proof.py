@@ -21,6 +21,7 @@ from models.robust_ot.schema import Config
 
 SHARE = 0.1
 SETTING, CLEAN = "digits with 10% Fashion", "clean digits"
+SUBJECTS = {"robust": "method", "plain": "plain WGAN-GP", "wide": "method, radius of 20%"}
 SAMPLES = 2000
 GREY = ImageSpec(height=28, width=28, channels=1)
 _FASHION = 10
@@ -124,10 +125,12 @@ def generator_claims(checkpoint: Checkpoint, measured: Measured) -> list[str]:
     entries = checkpoint.config.outputs["proof"].values()
     count = {subject: sum(entry["subject"] == subject for entry in entries) for subject in ("robust", "plain")}
     steps = min(entry["config"]["steps"] for entry in entries)
+    wide = measured.values.get(("Fashion share of samples", SUBJECTS["wide"], SETTING), [])
+    more = f" With a radius for 20% outliers it is {np.mean(wide):.1%} ({len(wide)} seed)." if wide else ""
     return [
         f"Generators trained on {SETTING} ({count['robust']} robust, {count['plain']} plain, {steps} critic steps): a "
         f"judge ({accuracy:.1%} right on held-out pictures) calls {share[0]:.1%} of the robust one's samples Fashion, "
-        f"and {share[1]:.1%} of a plain WGAN-GP's; the target of half is {verdict(2 * share[0] <= share[1])}.",
+        f"and {share[1]:.1%} of a plain WGAN-GP's; the target of half is {verdict(2 * share[0] <= share[1])}.{more}",
         f"Frechet distance to clean digits in the judge's features: robust {frechet[0]:.1f}, plain {frechet[1]:.1f} "
         f"({'lower' if frechet[0] < frechet[1] else 'not lower'}). Samples are far from converged at this size.",
         f"AUROC of the training pictures' weights as outlier scores: {auroc:.3f}; the target of 0.9 is "
@@ -146,7 +149,7 @@ def judge_generators(checkpoint: Checkpoint, measured: Measured) -> float:
         generator = Generator(config, 1)
         prefix = f"{name}.generator."
         generator.load_state_dict({k[len(prefix) :]: v for k, v in stored.items() if k.startswith(prefix)})
-        subject = {"robust": "method", "plain": "plain WGAN-GP"}.get(entry["subject"], entry["subject"])
+        subject = SUBJECTS[entry["subject"]]
         for quantity, value in judged(judge, generator, config, entry["seed"], real, device).items():
             measured.add(quantity, subject, SETTING, value)
         if config.outlier_fraction > 0.0:

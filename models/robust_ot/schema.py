@@ -182,6 +182,6 @@ class Config(_Strict):
 PRESETS = {
     "cpu": Config(),
     "paper": Config(
-        size=32, latent=128, width=64, batch=128, critic_steps=5, steps=1_950_000, weighting="network", solve_every=500
+        size=32, latent=128, width=64, batch=128, critic_steps=5, steps=1_950_000, weight_every=5, warmup=300
     ),
 }

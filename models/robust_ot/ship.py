@@ -1,7 +1,7 @@
 """Writes ``weights/`` from trained generators: ``python -m models.robust_ot.ship FOLDER...``
 
-The folders are those of :mod:`models.robust_ot.gan_trainings`. Their robust and plain generators for polluted digits
-are shipped for the proof to judge.
+The folders are those of :mod:`models.robust_ot.gan_trainings`. Their generators for polluted digits, robust of two
+radii and plain, are shipped for the proof to judge.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.robust_ot.gan_proof import polluted_digits
 from models.robust_ot.gan_trainings import ARMS
 
 WEIGHTS = Path(__file__).parent / "weights"
-SHIPPED = ("robust", "plain")
+SHIPPED = ("robust", "plain", "wide")
 
 
 def ship(folders: Sequence[Path]) -> Checkpoint:

@@ -2,6 +2,7 @@
 # Makes, on one GPU, the generators and the adaptations of robust-ot's proof at full length (about 8 minutes): rows,
 # traces, samples and weights under $OUTDIR. Then: python -m models.robust_ot.ship $OUTDIR/gan-0 $OUTDIR/gan-1 $OUTDIR/gan-2,
 # and $OUTDIR/adaptation/rows.json to models/robust_ot/weights/adaptation.json. BUDGET_S bounds the seconds of training.
+# Nobody has run it yet: the code for CUDA is tested by it first.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 export PYTHONPATH=$PWD OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}

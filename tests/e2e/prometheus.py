@@ -55,7 +55,7 @@ class Prometheus:
         self.process.wait(10)
 
     def until(self, condition, what, seconds=30):
-        """Wait for a condition, while whose server may not answer yet."""
+        """Wait for a condition whose server may not answer yet; if it never holds, ``what`` (or its value) is said."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -63,7 +63,9 @@ class Prometheus:
                     return value
             except httpx.TransportError:
                 pass
-            assert time.monotonic() < deadline, f"{what}\n{(self.folder / 'prometheus.log').read_text()[-2000:]}"
+            if time.monotonic() > deadline:
+                said = what() if callable(what) else what
+                raise AssertionError(f"{said}\n{(self.folder / 'prometheus.log').read_text()[-2000:]}")
             time.sleep(0.25)
 
     def query(self, expression):
