@@ -97,7 +97,8 @@ class GuidedDiffusion(Method[Params, Config]):
         if networks.conditional and not params.unconditional:
             told = torch.where(classes < 0, null, classes)
         steered = params.guidance_scale > 0 and bool((classes >= 0).any())
-        least, least_steered = self.least_batches
+        fewest = min(len(inputs), int((classes >= 0).sum())) if steered else len(inputs)
+        least, least_steered = self.least_batches if fewest < LARGE else (1, 1)
         gradient = None
         if steered and networks.classifier:
             gradient = gradient_of(networks.classifier, classes, least_steered)
@@ -107,7 +108,10 @@ class GuidedDiffusion(Method[Params, Config]):
 
     @cached_property
     def least_batches(self) -> tuple[int, int]:
-        """Of denoiser and classifier; see :func:`~models.guided_diffusion.batches.least_batch`."""
+        """Of denoiser and classifier; see :func:`~models.guided_diffusion.batches.least_batch`.
+
+        A compiled network is compiled for each batch size, so nobody should look who draws large batches.
+        """
         networks = self.networks
         t = torch.full((1,), len(networks.schedule) // 2, device=networks.device)
 
