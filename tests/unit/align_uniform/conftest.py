@@ -9,9 +9,21 @@ from models.align_uniform.schema import Config
 from models.core.dataset import Dataset
 from models.core.jobs import JobContext
 from models.core.registry import Registry
-from models.core.run import LocalRun
+from models.core.run import Cancelled, LocalRun
 
 SLICE = Path(__file__).parents[2] / "data" / "fashion-mnist-600.npz"
+
+
+class Interrupted(LocalRun):
+    """Cancels itself after some progress reports of the training."""
+
+    left = 4
+
+    def progress(self, fraction, stage, message=""):
+        if stage == "train":
+            self.left -= 1
+            if self.left == 0:
+                raise Cancelled
 
 
 @pytest.fixture(scope="session", autouse=True)

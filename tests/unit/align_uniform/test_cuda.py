@@ -13,21 +13,10 @@ from models.align_uniform.schema import Config
 from models.core.augment import ViewPolicy, augment
 from models.core.dataset import Dataset
 from models.core.run import Cancelled, LocalRun
+from tests.unit.align_uniform.conftest import Interrupted
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 TEXTS = [f"word{i % 7} thing{i % 11} and part{i % 13} of the whole" for i in range(200)]
-
-
-class Interrupted(LocalRun):
-    """Cancels itself after some progress reports of the training."""
-
-    left = 4
-
-    def progress(self, fraction, stage, message=""):
-        if stage == "train":
-            self.left -= 1
-            if self.left == 0:
-                raise Cancelled
 
 
 @pytest.mark.parametrize("space", ["penultimate", "projection"])

@@ -10,18 +10,7 @@ from models.core.dataset import Dataset
 from models.core.method import MethodError
 from models.core.run import Cancelled, LocalRun
 from models.core.trainer_options import SharpnessAware
-
-
-class Interrupted(LocalRun):
-    """Cancels itself after some progress reports of the training."""
-
-    left = 4
-
-    def progress(self, fraction, stage, message=""):
-        if stage == "train":
-            self.left -= 1
-            if self.left == 0:
-                raise Cancelled
+from tests.unit.align_uniform.conftest import Interrupted
 
 
 def weights(checkpoint):
