@@ -28,6 +28,7 @@ from models.core.inputs import (
     VectorSpec,
     fit_image,
     fit_vector,
+    picture_pixels,
 )
 from service.pictures import decode_small_png
 from service.problems import FieldError, Problem
@@ -129,7 +130,7 @@ def parse_item(item: Any, spec: InputSpec, limits: ItemLimits) -> UInt8 | Float3
         return _sample(item)
     match spec:
         case ImageSpec():
-            return fit_image(_picture(item, spec, limits), spec)
+            return fit_image(_picture(item, limits), spec)
         case VectorSpec():
             return fit_vector(_numbers(item), spec)
         case TextSpec():
@@ -149,12 +150,12 @@ def _sample(item: dict[str, Any]) -> SampleReference:
     return SampleReference(dataset, index)
 
 
-def _picture(item: Any, spec: ImageSpec, limits: ItemLimits) -> UInt8:
+def _picture(item: Any, limits: ItemLimits) -> UInt8:
     if isinstance(item, str):
-        return decode_picture(_from_base64(item), spec.channels, limits.pixels)
+        return decode_picture(_from_base64(item), limits.pixels)
     if isinstance(item, dict):
         if item.get("type") == "image" and isinstance(item.get("data"), str):
-            return decode_picture(_from_base64(item["data"]), spec.channels, limits.pixels)
+            return decode_picture(_from_base64(item["data"]), limits.pixels)
         if item.get("type") == "array":
             return _array_picture(item, limits.pixels)
     raise InputError(
@@ -175,30 +176,25 @@ def _from_base64(text: str) -> bytes:
         raise InputError("not valid base64") from None
 
 
-def decode_picture(raw: bytes, channels: int, max_pixels: int) -> UInt8:
-    """Decode PNG, JPEG or WebP to uint8 ``(h, w, 1|3)`` after checking its declared size.
+def decode_picture(raw: bytes, max_pixels: int) -> UInt8:
+    """Decode PNG, JPEG or WebP to the pixels that it has in a data set, after checking its declared size.
 
     Raises:
         InputError: another format, damaged, or more than ``max_pixels``.
     """
     small = decode_small_png(raw, max_pixels)
-    if small is not None and (small.shape[2] == 1 or channels == 3):
+    if small is not None:
         return small
     try:
-        picture: Image.Image = Image.open(io.BytesIO(raw), formats=FORMATS)
-        _check_size(picture, max_pixels)
-        if picture.mode not in ("L", "RGB", "RGBA"):
-            picture = picture.convert("RGBA" if "transparency" in picture.info or picture.mode == "LA" else "RGB")
-        if channels == 1 and picture.mode == "RGB":
-            picture = picture.convert("L")
-        pixels = np.asarray(picture)
+        with Image.open(io.BytesIO(raw), formats=FORMATS) as picture:
+            _check_size(picture, max_pixels)
+            return picture_pixels(picture)
     except UnidentifiedImageError:
         raise InputError("not a PNG, JPEG or WebP picture") from None
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise InputError(f"a damaged picture: {str(error)[:200]}") from None
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def _check_size(picture: Image.Image, max_pixels: int) -> None:

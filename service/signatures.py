@@ -113,7 +113,7 @@ def write_outputs(outputs: Sequence[Any], served: Served) -> dict[str, Array]:
 
 def _pictures(tensor: Array, spec: ImageSpec, limits: ItemLimits) -> Any:
     if tensor.dtype == object:
-        decoded = [decode_picture(item, spec.channels, limits.pixels) for item in tensor.ravel()]
+        decoded = [decode_picture(item, limits.pixels) for item in tensor.ravel()]
         return fit_images(decoded, spec)
     if tensor.dtype != np.uint8:
         raise InputError(f"expected UINT8 pixels or BYTES of encoded pictures, got {tensor.dtype}")

@@ -10,13 +10,15 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+
+_MODES = {"L": "L", "RGB": "RGB", "RGBA": "RGBA", "1": "L", "LA": "RGBA", "PA": "RGBA", "La": "RGBA", "RGBa": "RGBA"}
 
 
 class InputError(ValueError):
@@ -69,6 +71,23 @@ class ClassSpec(_Spec):
 
 
 InputSpec = Annotated[ImageSpec | VectorSpec | TextSpec | SidesSpec | ClassSpec, Field(discriminator="kind")]
+
+
+def picture_pixels(picture: Image.Image) -> UInt8:
+    """Pixels of an opened picture, uint8 ``(h, w, 1|3|4)``: upright by its EXIF data, 16-bit grey by its high byte.
+
+    Raises:
+        OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError: it is damaged.
+    """
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):  # Pillow would clip 16 bits to white
+        return np.clip(np.asarray(upright, dtype=np.int64) >> 8, 0, 255).astype(np.uint8)[..., None]
+    if upright.mode == "P":
+        mode = "RGBA" if "transparency" in upright.info else "RGB"
+    else:
+        mode = _MODES.get(upright.mode, "RGB")
+    pixels = np.asarray(upright.convert(mode), dtype=np.uint8)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def fit_image(image: UInt8, spec: ImageSpec) -> UInt8:

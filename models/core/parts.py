@@ -23,7 +23,7 @@ class Part(Run):
         scratch = outer.scratch / f"part-{number}"
         scratch.mkdir(exist_ok=True)
         super().__init__(seed=outer.seed, device=outer.device, scratch=scratch)
-        self._outer, self._rows, self._state = outer, rows, state
+        self._outer, self._titles, self._rows, self._state = outer, titles, rows, state
         self._title, self._first, self._share = titles[number], number / len(titles), 1 / len(titles)
 
     def progress(self, fraction: float, stage: str, message: str = "") -> None:
@@ -43,7 +43,7 @@ class Part(Run):
         """Keep the resume point beside the finished rows."""
         self._state = dict(tensors), dict(meta)
         arrays = {_PREFIX + name: array for name, array in tensors.items()}
-        self._outer.save_state(arrays, {"rows": self._rows, "part": dict(meta)})
+        _save(self._outer, self._titles, self._rows, arrays, dict(meta))
 
     def load_state(self) -> State | None:
         """The part's own resume point."""
@@ -59,20 +59,38 @@ def measure_parts(
 ) -> list[dict[str, Any]]:
     """The rows of ``measure(number, part)``, JSON-serialisable, one a title; goes on from the run's resume point.
 
+    A resume point of other titles, perhaps of an earlier release, is dropped with a log line.
+
     Raises:
         Cancelled: the user asked for it.
     """
-    rows: list[dict[str, Any]] = []
-    current: State | None = None
-    stored = run.load_state()
-    if stored is not None:
-        arrays, meta = stored
-        rows = [dict(row) for row in meta["rows"]]
-        if meta["part"] is not None:
-            current = under(_PREFIX, arrays), dict(meta["part"])
+    rows, current = _resume_point(run, titles)
     for number in range(len(rows), len(titles)):
         row = dict(measure(number, Part(run, titles, rows, current)))
         current = None
         rows.append(row)
-        run.save_state({}, {"rows": rows, "part": None})
+        _save(run, titles, rows, {}, None)
     return rows
+
+
+def _save(
+    run: Run,
+    titles: Sequence[str],
+    rows: list[dict[str, Any]],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    part: dict[str, Any] | None,
+) -> None:
+    run.save_state(arrays, {"titles": list(titles), "rows": rows, "part": part})
+
+
+def _resume_point(run: Run, titles: Sequence[str]) -> tuple[list[dict[str, Any]], State | None]:
+    """The finished rows, and the state of the part that was at work."""
+    stored = run.load_state()
+    if stored is None:
+        return [], None
+    arrays, meta = stored
+    if meta.get("titles") != list(titles):
+        run.log("the resume point is of other measurements: starting anew")
+        return [], None
+    current = None if meta["part"] is None else (under(_PREFIX, arrays), dict(meta["part"]))
+    return [dict(row) for row in meta["rows"]], current

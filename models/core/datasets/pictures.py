@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from models.core.datasets.errors import DatasetError
 from models.core.datasets.options import Limits
-from models.core.inputs import UInt8
+from models.core.inputs import UInt8, picture_pixels
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_MODES = {"L": "L", "RGB": "RGB", "RGBA": "RGBA", "1": "L", "LA": "RGBA", "PA": "RGBA", "La": "RGBA", "RGBa": "RGBA"}
 
 
 class PictureDecoder:
@@ -36,12 +35,7 @@ class PictureDecoder:
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
                 self._admit(opened.width, opened.height)
-                picture = ImageOps.exif_transpose(opened)
-                if picture.mode.startswith("I"):  # 16-bit grey
-                    wide = np.asarray(picture, dtype=np.int64)
-                    array = np.clip(wide >> 8, 0, 255).astype(np.uint8)
-                else:
-                    array = np.asarray(picture.convert(self._mode(picture)), dtype=np.uint8)
+                pixels = picture_pixels(opened)
         except Image.DecompressionBombError:
             raise DatasetError(f"the picture has more than {self._limits.pixels} pixels") from None
         except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -49,10 +43,8 @@ class PictureDecoder:
                 raise
             reason = "it is damaged" if _looks_known(data) else "it is none of PNG, JPEG and WebP"
             raise DatasetError(f"the picture cannot be read: {reason}") from error
-        self.charge(array.nbytes)
-        height, width = array.shape[:2]
-        shaped: UInt8 = array.reshape(height, width, -1)
-        return shaped
+        self.charge(pixels.nbytes)
+        return pixels
 
     def decode_value(self, value: Any) -> UInt8:
         """Decode one value of a column: bytes, ``{"bytes": ...}``, base64, a data URL, or nested lists of 0..255.
@@ -90,12 +82,6 @@ class PictureDecoder:
     def _admit(self, width: int, height: int) -> None:
         if width * height > self._limits.pixels:
             raise DatasetError(f"the picture has {width} x {height} pixels, more than {self._limits.pixels}")
-
-    @staticmethod
-    def _mode(picture: Image.Image) -> str:
-        if picture.mode == "P":
-            return "RGBA" if "transparency" in picture.info else "RGB"
-        return _MODES.get(picture.mode, "RGB")
 
 
 def scale_pictures(images: npt.NDArray[Any], limits: Limits) -> UInt8:

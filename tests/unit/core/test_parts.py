@@ -46,3 +46,18 @@ def test_a_killed_run_goes_on_inside_the_part(tmp_path):
     assert measure_parts(LocalRun(tmp_path), ["a", "b", "c"], measure) == [{"number": n} for n in range(3)]
     assert asked == [(0, None), (1, None), (1, ([0, 1, 2], {"epoch": 7})), (2, None)]
     assert len(measure_parts(LocalRun(tmp_path), ["a", "b", "c"], measure)) == 3 and len(asked) == 4
+
+
+def test_the_resume_point_of_other_titles_is_left(tmp_path):
+    measure_parts(LocalRun(tmp_path), ["a", "b"], lambda number, part: {"title": "ab"[number]})
+    for titles in (["b", "a"], ["b"], ["b", "a", "c"]):
+        lines, states = [], []
+
+        def measure(number, part, titles=titles, states=states):
+            states.append(part.load_state())
+            part.save_state({}, {"epoch": 1})
+            return {"title": titles[number]}
+
+        rows = measure_parts(LocalRun(tmp_path, log=lines.append), titles, measure)
+        assert [row["title"] for row in rows] == titles and states == [None] * len(titles)
+        assert len(lines) == 1 and "starting anew" in lines[0]

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from models.core.datasets.options import Limits
+from models.core.datasets.pictures import PictureDecoder
 from models.core.inputs import ImageSpec, InputError, TextSpec, VectorSpec
 from service.inputs import ItemLimits, SampleReference, decode_picture, parse_item, parse_items, split_items
 from service.problems import Problem
@@ -59,11 +61,39 @@ def test_alpha_lies_on_black():
     assert parse_item(encode(transparent), COLOUR, LIMITS).max() == 0
 
 
-def test_palette_and_16_bit_pictures_are_read():
-    for mode in ("P", "LA", "I;16", "1"):
-        buffer = io.BytesIO()
-        Image.new(mode, (28, 28)).save(buffer, "PNG")
-        assert parse_item(base64.b64encode(buffer.getvalue()).decode(), GREY, LIMITS).shape == (28, 28, 1)
+def stored(picture, kind="PNG", **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def turned_a_quarter():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        *(("PNG", mode, {}) for mode in ("L", "RGB", "RGBA", "P", "LA", "I;16", "1")),
+        ("PNG", "P", {"transparency": 3}),
+        *((kind, "RGB", {"exif": turned_a_quarter()}) for kind in ("PNG", "JPEG", "WEBP")),
+        ("JPEG", "CMYK", {}),
+    ],
+)
+def test_a_request_and_a_data_set_see_the_same_pixels(kind, mode, options):
+    grey = np.add.outer(np.arange(20), 3 * np.arange(10)).astype(np.uint8)
+    picture = Image.fromarray(grey.astype(np.uint16) * 300) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    raw = stored(picture, kind, **options)
+    pixels = decode_picture(raw, 10_000)
+    assert np.array_equal(pixels, PictureDecoder(Limits()).decode(raw))
+    assert pixels.shape[:2] == ((10, 20) if "exif" in options else (20, 10))
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped():
+    wide = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
+    assert decode_picture(stored(Image.fromarray(wide)), 10_000).ravel().tolist() == [0, 0, 1, 128, 255]
 
 
 def test_pixels_are_bounded_before_decoding():
@@ -74,7 +104,7 @@ def test_pixels_are_bounded_before_decoding():
 def test_truncated_picture_is_named_damaged(grey):
     raw = base64.b64decode(encode(grey))[:-40]
     with pytest.raises(InputError, match="damaged"):
-        decode_picture(raw, 1, 10_000)
+        decode_picture(raw, 10_000)
 
 
 @pytest.mark.parametrize(
@@ -158,4 +188,4 @@ def test_any_json_is_taken_or_refused_with_a_reason(item, spec):
 @given(st.binary(max_size=200))
 def test_random_bytes_never_crash_the_decoder(raw):
     with pytest.raises(InputError):
-        decode_picture(b"\x89PNG\r\n\x1a\n" + raw, 1, 10_000)
+        decode_picture(b"\x89PNG\r\n\x1a\n" + raw, 10_000)
