@@ -1,4 +1,4 @@
-"""The process of one job: a fresh Python that ends when its worker does."""
+"""The process of one job: a fresh Python that ends when its worker does and gives way to replicas."""
 
 import os
 import signal
@@ -22,9 +22,12 @@ from workers.queue import SERIALIZER, JobQueue, QueuedJob, job_queue
 from workers.records import Records
 from workers.worker import JobWorker
 
+NICENESS = 10  # somebody waits for a prediction, nobody for a job
+
 
 def main() -> NoReturn:
     """Run the job named by the environment; leaves with 0 once the queue knows how it ended."""
+    os.nice(NICENESS)  # threads and children take it over
     settings = Settings()
     configure(settings)
     logging.getLogger("rq").setLevel(logging.WARNING)

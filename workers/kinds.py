@@ -41,7 +41,7 @@ def validate(registry: Registry, spec: JobSpec, dataset_kind: Kind | None = None
         checked: JobSpec = _module(spec.kind).validate(registry, spec, dataset_kind)
         return checked
     entry, kind = _declared(registry, spec.kind)
-    if spec.model is not None and parse_model_id(spec.model)[0] != entry.slug:
+    if not kind.any_model and spec.model is not None and parse_model_id(spec.model)[0] != entry.slug:
         raise JobSpecError("/model", f"{spec.kind} is offered by {entry.slug}")
     check_dataset(spec, kind.dataset)
     check_input(kind.inputs, spec.kind, dataset_kind)

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from models.aum.cells import Cell
 from models.aum.findings import summarise
 from models.aum.proof import measure_cells
-from models.aum.train import read_networks
+from models.aum.train import dataset_inputs, read_networks
 from models.core.checkpoint import Checkpoint
 from models.core.classification import label_figures
-from models.core.classifiers import as_tensor, logits_of
+from models.core.classifiers import logits_of
 from models.core.dataset import Dataset
 from models.core.devices import pick_device
 from models.core.figures import Figure, Figures, measured
-from models.core.inputs import ImageSpec, VectorSpec
 from models.core.parts import Row, measure_parts
 from models.core.run import Run
 from models.core.sources import load
@@ -96,11 +93,6 @@ def _comparison(row: Row, stored: Sequence[Row]) -> str:
 def classification_figures(checkpoint: Checkpoint, run: Run, dataset: Dataset) -> list[Figure]:
     """Accuracy and cross-entropy of the checkpoint on a labelled data set, matched by class name."""
     network, text = read_networks(checkpoint)
-    spec = checkpoint.config.input
-    if isinstance(spec, ImageSpec | VectorSpec):
-        inputs = as_tensor(dataset, spec)
-    else:
-        assert text is not None
-        inputs = torch.from_numpy(text.vectors(dataset.texts()))
+    inputs = dataset_inputs(dataset, checkpoint.config.input, text)
     logits = logits_of(network.to(pick_device(run.device)), inputs)
     return label_figures(logits, dataset, checkpoint.config.class_names)

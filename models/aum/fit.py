@@ -19,7 +19,7 @@ from models.core.margins import Margins
 from models.core.optim import SAM
 from models.core.supervised import shift_and_mirror
 from models.core.trainer_options import EarlyStopping, SharpnessAware
-from models.core.training import Resumable, pack_training, unpack_training
+from models.core.training import Parts, Resumable, pack_training, unpack_training
 
 _SHIFT = 4  # pixels, at most, of augmentation
 
@@ -126,23 +126,10 @@ def fit(
         network = build().to(device)
         if watch is not None:
             watch.begin(network)
-        base = torch.optim.SGD(
-            network.parameters(), lr=schedule.learning_rate, momentum=0.9, nesterov=True,
-            weight_decay=schedule.weight_decay, foreach=True,
-        )  # fmt: skip
-        steps = schedule.epochs * len(batch_sizes(len(targets), schedule.batch_size))
-        optimizer = SAM(base, schedule.sharpness_aware, network, total_steps=steps)
+        optimizer = _optimizer(network, schedule, len(targets))
         order = torch.Generator().manual_seed(seed)
-        others: dict[str, Resumable] = {} if watch is None else {"stopping": watch.stopper}
-        if margins is not None:
-            others["margins"] = margins
-        parts = ({"network": network}, {"optimizer": optimizer}, {"order": order}, others)
-        resumed, first = stages.resume_point(name), 0
-        if resumed is not None:
-            arrays, facts = resumed
-            unpack_training(arrays, facts["training"], *parts)
-            first = facts["epoch"]
-        for epoch in range(first, schedule.epochs):
+        parts = _resumable(network, optimizer, order, margins, watch)
+        for epoch in range(_resume(stages, name, parts), schedule.epochs):
             optimizer.param_groups[0]["lr"] = schedule.rate(epoch)
             recording = margins if epoch >= skip_epochs else None
             _epoch(stages, name, network, optimizer, inputs, targets, schedule, order, epoch, recording)
@@ -154,6 +141,35 @@ def fit(
         if watch is not None:
             watch.end(network)
     return network.eval()
+
+
+def _optimizer(network: Classifier, schedule: Schedule, samples: int) -> SAM:
+    base = torch.optim.SGD(
+        network.parameters(), lr=schedule.learning_rate, momentum=0.9, nesterov=True,
+        weight_decay=schedule.weight_decay, foreach=True,
+    )  # fmt: skip
+    steps = schedule.epochs * len(batch_sizes(samples, schedule.batch_size))
+    return SAM(base, schedule.sharpness_aware, network, total_steps=steps)
+
+
+def _resumable(
+    network: Classifier, optimizer: SAM, order: torch.Generator, margins: Margins | None, watch: Watch | None
+) -> Parts:
+    """All that changes while the network learns."""
+    others: dict[str, Resumable] = {} if watch is None else {"stopping": watch.stopper}
+    if margins is not None:
+        others["margins"] = margins
+    return {"network": network}, {"optimizer": optimizer}, {"order": order}, others
+
+
+def _resume(stages: Stages, name: str, parts: Parts) -> int:
+    """Put the resume point into ``parts`` where there is one; the first epoch to train."""
+    resumed = stages.resume_point(name)
+    if resumed is None:
+        return 0
+    arrays, facts = resumed
+    unpack_training(arrays, facts["training"], *parts)
+    return int(facts["epoch"])
 
 
 def _epoch(

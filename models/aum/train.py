@@ -13,11 +13,11 @@ from models.aum.schema import Config
 from models.aum.stages import Stages
 from models.aum.stopping import begin_watch
 from models.core.checkpoint import Checkpoint, CheckpointConfig
-from models.core.classifiers import described, logits_of
+from models.core.classifiers import as_tensor, described, logits_of
 from models.core.dataset import Dataset
 from models.core.early_stopping import check_noise_rate, stopping_figures
 from models.core.figures import Figure, Figures
-from models.core.inputs import Int64
+from models.core.inputs import ImageSpec, InputSpec, Int64, VectorSpec
 from models.core.method import MethodError
 from models.core.run import Run
 from models.core.text import TextTransform
@@ -139,3 +139,16 @@ def read_networks(checkpoint: Checkpoint) -> tuple[Classifier, TextTransform | N
     text = TextTransform(network.mean.numel()) if checkpoint.config.input.kind == "text" else None
     checkpoint.load_into(as_module(network, text))
     return network.eval(), text
+
+
+def dataset_inputs(dataset: Dataset, spec: InputSpec, text: TextTransform | None) -> torch.Tensor:
+    """The inputs of a data set as the network of a checkpoint that takes ``spec`` takes them.
+
+    Raises:
+        MethodError: vectors of another length, or with NaN or infinite values; names the row.
+        InputError: the data set holds something else.
+    """
+    if text is not None:
+        return torch.from_numpy(text.vectors(dataset.texts()))
+    assert isinstance(spec, ImageSpec | VectorSpec)
+    return as_tensor(dataset, spec)

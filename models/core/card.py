@@ -51,6 +51,7 @@ class JobKind(BaseModel):
         default=False,
         description="it serves a version, named by its parameter `version`; a taken name is refused before the work",
     )
+    any_model: bool = Field(default=False, description="its `model` may be a version of any method")
     page: str = Field(default="", description="the list in the result that GET result pages by offset and limit")
     filters: dict[str, str] = Field(default={}, description="query parameter -> field of that list's items")
 

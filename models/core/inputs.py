@@ -81,7 +81,8 @@ def picture_pixels(picture: Image.Image) -> UInt8:
     """
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):  # Pillow would clip 16 bits to white
-        return np.clip(np.asarray(upright, dtype=np.int64) >> 8, 0, 255).astype(np.uint8)[..., None]
+        high: UInt8 = np.clip(np.asarray(upright, dtype=np.int64) >> 8, 0, 255).astype(np.uint8)
+        return high[..., None]
     if upright.mode == "P":
         mode = "RGBA" if "transparency" in upright.info else "RGB"
     else:

@@ -138,8 +138,6 @@ def likelihood(job: JobContext, parameters: Likelihood) -> dict[str, Any]:
 
 def _method(job: JobContext) -> GuidedDiffusion:
     checkpoint = job.checkpoint(job.model or "guided-diffusion")
-    if checkpoint.config.method != "guided-diffusion":
-        raise MethodError(f"model: {job.model} is not a version of guided-diffusion")
     return GuidedDiffusion.load(checkpoint, pick_device(job.device))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from models.summarize_feedback.best_of_n import expected_best, kl_bound
 from models.summarize_feedback.bundle import WEIGHTS, Bundle, read_bundle
 from models.summarize_feedback.comparisons import lead
 from models.summarize_feedback.examples import encode_pairs, pairs_of
+from models.summarize_feedback.findings import training_findings
 from models.summarize_feedback.judges import reward_figures
 from models.summarize_feedback.labeller import golds
 from models.summarize_feedback.length_control import length_rows
@@ -37,6 +39,7 @@ from models.summarize_feedback.rouge import words
 from models.summarize_feedback.sft import perplexity
 
 TEXTS, SAMPLES, COMPARISONS, TEMPERATURE = 400, 32, 2000, 0.7  # of one evaluation on a CPU
+PERPLEXITY_PAIRS = 1500
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 Row = dict[str, float | int | str | None]
 Pairs = Sequence[tuple[str, str]]
@@ -44,16 +47,18 @@ Pairs = Sequence[tuple[str, str]]
 
 def evaluate_method(
     checkpoint: Checkpoint, run: Run, dataset: Dataset | None, *, texts: int = TEXTS, samples: int = SAMPLES,
-    comparisons: int = COMPARISONS,
+    comparisons: int = COMPARISONS, trainings: Mapping[str, list[Row]] = MappingProxyType({}),
 ) -> Figures:  # fmt: skip
     """Measure the checkpoint on the test split of the package descriptions, or on ``dataset``.
 
-    What takes a training is the stored one: `python -m models.summarize_feedback.ship` makes it.
+    What takes a training is the stored one, for the package descriptions: `python -m models.summarize_feedback.ship`
+    makes it.
 
     Args:
         texts: pairs that are summarised, of all in a fixed order.
         samples: drawn of each for the best of n.
         comparisons: simulated ones that the reward model is measured on.
+        trainings: tables of trainings, instead of those that are stored.
 
     Raises:
         MethodError: the data set holds no pairs.
@@ -77,8 +82,13 @@ def evaluate_method(
         run.progress(0.8, "long texts")
         tables["long texts"] = long_text_rows(bundle, pairs, run.seed)
     if dataset is None:
+        run.progress(0.9, "perplexity")
+        splits = {split: pairs_of(load("package-descriptions", split)) for split in ("train", "validation", "test")}
         stored = Checkpoint(WEIGHTS).figures
-        tables = tables if stored is None else {k: v for k, v in stored.tables.items() if k not in tables} | tables
+        tables["perplexity by split"] = perplexity_rows(bundle, splits)
+        tables = ({} if stored is None else stored.tables) | tables | dict(trainings)
+        more, said = training_findings(tables)
+        figures, claims = figures + more, claims + said
     return Figures(
         figures=figures,
         claims=[f"preference_source: {bundle.preference_source}.", *claims],
@@ -87,6 +97,19 @@ def evaluate_method(
         command="deepnight evaluate summarize-feedback",
         seconds=time.monotonic() - started,
     )
+
+
+def perplexity_rows(bundle: Bundle, splits: Mapping[str, Pairs]) -> list[Row]:
+    """Perplexity of the supervised policy for a reference token on as many pairs of each split, in a fixed order.
+
+    No source package has texts in two splits: of ``train`` it learned nearly all texts, of the others no package.
+    """
+    rows: list[Row] = []
+    for split, pairs in splits.items():
+        chosen = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))[:PERPLEXITY_PAIRS]]
+        found = perplexity(bundle.encoder, bundle.sft, encode_pairs(bundle.tokenizer, chosen, bundle.shape))
+        rows.append({"split": split, "pairs": len(chosen), "perplexity": found})
+    return rows
 
 
 def first_sentence(text: str) -> str:

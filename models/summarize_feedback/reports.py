@@ -196,8 +196,6 @@ def _dataset(job: JobContext) -> Dataset:
 
 def _judged(job: JobContext) -> Bundle:
     checkpoint = job.checkpoint(job.model or SLUG)
-    if checkpoint.config.method != SLUG:
-        raise MethodError(f"model: it is a version of {checkpoint.config.method}, not of {SLUG}")
     bundle = read_bundle(checkpoint).to(torch.device(job.device))
     if bundle.reward is None:
         raise MethodError("model: this version has no reward model")

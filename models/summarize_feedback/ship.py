@@ -37,7 +37,6 @@ from pydantic import BaseModel
 from models.core.checkpoint import Checkpoint
 from models.core.dataset import Dataset
 from models.core.devices import pick_device
-from models.core.figures import Figure
 from models.core.run import LocalRun
 from models.core.sources import load
 from models.summarize_feedback.baselines import Baseline, tune_on_comparisons
@@ -45,15 +44,15 @@ from models.summarize_feedback.bundle import WEIGHTS, Bundle, read_bundle, write
 from models.summarize_feedback.comparisons import SFT_KINDS, Preferences, encode_preferences
 from models.summarize_feedback.evaluate import best_of_n_rows, evaluate_method
 from models.summarize_feedback.examples import encode_sources, left_for_feedback, pairs_of
+from models.summarize_feedback.findings import BEST_TABLE, PPO_TABLE
 from models.summarize_feedback.judges import agreement_rows, noiseless
 from models.summarize_feedback.measure import sample
-from models.summarize_feedback.over_optimization import Row, Yardstick, best_of_n_verdict, tune_and_measure, verdict
+from models.summarize_feedback.over_optimization import Row, Yardstick, tune_and_measure, verdict
 from models.summarize_feedback.reward import train_reward
 from models.summarize_feedback.schema import Config, PolicyOptions, RewardOptions, SupervisedOptions
 from models.summarize_feedback.train import gather_preferences, train_stage
 
 DATA = "package-descriptions"
-PPO_TABLE, BEST_TABLE = "ppo on validation texts", "best of n on validation texts"
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
@@ -137,7 +136,8 @@ def tune(recipe: Recipe, run: LocalRun, rows: Path, keep: bool) -> None:
     policy, found, written = tune_and_measure(
         bundle, sources, yardstick, recipe.ppo, recipe.points, run, lambda fraction, text: print(text, flush=True)
     )
-    _append(rows, PPO_TABLE, [{"seed": run.seed, "learning rate": recipe.ppo.learning_rate, **row} for row in found])
+    facts = {"seed": run.seed, "learning rate": recipe.ppo.learning_rate, "texts": recipe.validation_texts}
+    _append(rows, PPO_TABLE, [{**facts, **row} for row in found])
     print(verdict(found), *written[:20], sep="\n")
     if keep:
         bundle.ppo = policy
@@ -191,28 +191,16 @@ def best_of_n(recipe: Recipe, run: LocalRun, rows: Path) -> None:
 
 def figures(recipe: Recipe, run: LocalRun, rows: Sequence[Path]) -> None:
     """Measure the checkpoint on the test split and store it with the rows of the other steps, new or stored before."""
-    checkpoint = Checkpoint(WEIGHTS)
-    found = evaluate_method(checkpoint, run, None, texts=recipe.texts, samples=recipe.samples, comparisons=10**6)
     given: dict[str, list[Row]] = {}
     for path in rows:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             given.setdefault(row.pop("table"), []).append(row)
-    found.tables |= given
-    runs: dict[tuple[float, float], dict[int, list[Row]]] = {}
-    for row in found.tables.get(PPO_TABLE, []):
-        key = float(str(row["beta"])), float(str(row["learning rate"]))
-        runs.setdefault(key, {}).setdefault(int(str(row["seed"])), []).append(row)
-    for (beta, rate), seeds in sorted(runs.items()):
-        found.claims += [f"Seed {seed}, rate {rate:g}, {verdict(measured)}" for seed, measured in seeds.items()]
-        for name in ("quality G", "win rate", "KL"):
-            finals = [float(str(measured[-1][name])) for measured in seeds.values()]
-            setting = f"beta {beta:g}, rate {rate:g}, {recipe.validation_texts} validation texts"
-            found.figures.append(Figure.over_seeds(f"{name} of one sample after PPO", finals, setting=setting))
-    if BEST_TABLE in found.tables:
-        found.claims.append(best_of_n_verdict(found.tables[BEST_TABLE]))
+    found = evaluate_method(
+        Checkpoint(WEIGHTS), run, None, texts=recipe.texts, samples=recipe.samples, comparisons=10**6, trainings=given
+    )
     found.command = "python -m models.summarize_feedback.ship"
-    checkpoint.write_figures(found)
+    Checkpoint(WEIGHTS).write_figures(found)
 
 
 def _bundle(run: LocalRun) -> Bundle:

@@ -6,19 +6,15 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from deepnight.client import Client
 from models.core.registry import Registry
 from tests.contract.examples import example_request
 from tests.e2e.stack import Stack
+from tests.unit.cuda import needs_cuda
 
-pytestmark = [
-    pytest.mark.stack,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
-]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300), needs_cuda]
 
 
 @pytest.fixture(scope="module")

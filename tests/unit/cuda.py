@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
 from models.core.dataset import Dataset
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -14,8 +14,9 @@ from models.core.augment import ViewPolicy, augment
 from models.core.dataset import Dataset
 from models.core.run import Cancelled, LocalRun
 from tests.unit.align_uniform.conftest import Interrupted
+from tests.unit.cuda import needs_cuda
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = needs_cuda
 TEXTS = [f"word{i % 7} thing{i % 11} and part{i % 13} of the whole" for i in range(200)]
 
 

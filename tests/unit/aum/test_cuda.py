@@ -17,9 +17,10 @@ from models.aum.side_by_side import Member, Passes, fit_side_by_side
 from models.core.dataset import Dataset
 from models.core.registry import Registry
 from models.core.run import LocalRun
+from tests.unit.cuda import needs_cuda
 from tests.unit.local_job import LocalJob
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = needs_cuda
 DATA = Path(__file__).parents[2] / "data"
 
 

@@ -9,9 +9,9 @@ from models.core.run import LocalRun
 from models.core.trainer_options import EarlyStopping
 from models.early_stopping import proof
 from models.early_stopping.schema import Config, Params
-from tests.unit.cuda import Killed, killed_after, pictures
+from tests.unit.cuda import Killed, killed_after, needs_cuda, pictures
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = needs_cuda
 
 
 @pytest.fixture(scope="module")

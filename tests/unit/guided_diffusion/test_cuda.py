@@ -14,10 +14,11 @@ from models.guided_diffusion.method import GuidedDiffusion
 from models.guided_diffusion.plan import PLANS, cells_of
 from models.guided_diffusion.schema import Params
 from models.guided_diffusion.train import learn, prepare
+from tests.unit.cuda import needs_cuda
 from tests.unit.guided_diffusion.conftest import TINY, halves
 from tests.unit.guided_diffusion.test_training import Fragile, KilledError, weights
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = needs_cuda
 DRAWS = [Draw(label, seed) for label, seed in zip([0, 1, None, 1, 0, 0, None, 1], range(40, 48), strict=True)]
 
 

@@ -9,8 +9,9 @@ from models.otdd.distance import otdd
 from models.otdd.pretraining import pretrain, target_error
 from models.otdd.schema import Params
 from models.otdd.variants import cloud, original
+from tests.unit.cuda import needs_cuda
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = needs_cuda
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 

@@ -12,8 +12,9 @@ from models.robust_ot.adaptation import Adaptation
 from models.robust_ot.distance import robust_distance
 from models.robust_ot.gan import RobustGAN
 from models.robust_ot.schema import AdaptParameters, Config, Params
+from tests.unit.cuda import needs_cuda
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = needs_cuda
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 TINY = Config(width=4, latent=4, batch=8, steps=40, warmup=2, solve_every=3, weight_every=2, outlier_fraction=0.2)
 

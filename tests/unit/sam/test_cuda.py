@@ -11,10 +11,10 @@ from models.sam.jobs import measure_sharpness
 from models.sam.proof import curvature
 from models.sam.schema import Config, Params, SharpnessReport
 from models.sam.timing import measure_steps
-from tests.unit.cuda import Killed, killed_after, pictures
+from tests.unit.cuda import Killed, killed_after, needs_cuda, pictures
 from tests.unit.sam.test_ensemble import member
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = needs_cuda
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 

@@ -31,7 +31,6 @@ SEARCH = RhoSearch(grid=[0, 0.1, 2.0], config=Config(epochs=4, batch_size=40, te
 class VersionJob(LocalJob):
     """A job whose model is a version trained a moment ago."""
 
-    model = "sam@trained"
     trained = None
 
     def checkpoint(self, model):
@@ -95,14 +94,19 @@ def test_ties_go_to_the_smaller_radius_and_a_collapse_is_never_chosen():
     assert choose([row(0.1, None, 1)]) is None
 
 
-def test_the_report_of_a_version(clouds, tmp_path):
+@pytest.mark.parametrize(
+    ("slug", "config"),
+    [("sam", {"epochs": 3, "batch_size": 40, "test_share": 0}), ("aum", {"epochs": 8, "batch_size": 40})],
+)
+def test_the_report_of_a_version(clouds, tmp_path, slug, config):
     job = VersionJob(tmp_path, upload=clouds)
-    config = Config(epochs=3, batch_size=40, test_share=0)
-    method = job.registry["sam"].method
-    job.trained = method.train(job.dataset(job.dataset_id), config, LocalJob(tmp_path / "training"))
+    job.model = f"{slug}@trained"
+    entry = job.registry[slug]
+    training = LocalJob(tmp_path / "training")
+    job.trained = entry.method.train(job.dataset(job.dataset_id), entry.config(**config), training)
     parameters = SharpnessReport(samples=90, rho=0.1, probes=200, points=5, iterations=100)
     result = report(job, parameters)
-    assert result["model"] == "sam@trained" and 85 <= result["samples"] <= 95
+    assert result["model"] == job.model and 85 <= result["samples"] <= 95
     assert result["lambda_max"] > result["lambda_5"] > result["lambda_min"] and result["lambda_max"] > 0
     assert result["ratio"] == result["lambda_max"] / result["lambda_5"]
     assert result["residual"] < 1e-2 * result["lambda_max"]

@@ -12,8 +12,9 @@ from models.summarize_feedback.comparisons import encode_preferences, simulate
 from models.summarize_feedback.evaluate import evaluate_method
 from models.summarize_feedback.reward import rewards_of
 from models.summarize_feedback.schema import Config, Params, PolicyOptions
+from tests.unit.cuda import needs_cuda
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = needs_cuda
 
 
 @pytest.fixture

@@ -10,7 +10,10 @@ from models.core.feedback import Comparison
 from models.core.jobs import JobContext
 from models.core.method import MethodError
 from models.core.run import LocalRun
-from models.summarize_feedback.evaluate import evaluate_method
+from models.summarize_feedback.bundle import read_bundle
+from models.summarize_feedback.evaluate import evaluate_method, perplexity_rows
+from models.summarize_feedback.examples import encode_pairs, pairs_of
+from models.summarize_feedback.findings import PPO_TABLE, training_findings
 from models.summarize_feedback.over_optimization import best_of_n_verdict, fit_curve, verdict
 from models.summarize_feedback.reports import best_of_n, label_agreement, over_optimization
 from models.summarize_feedback.schema import (
@@ -20,6 +23,7 @@ from models.summarize_feedback.schema import (
     OverOptimizationReport,
     PolicyOptions,
 )
+from models.summarize_feedback.sft import perplexity
 from models.summarize_feedback.train import train_stage
 
 
@@ -84,6 +88,34 @@ def test_evaluation_on_own_pairs_measures_every_way_to_summarise(pairs, trained,
     assert one["gain over one window"] == 0
     assert one["read whole"] < eight["read whole"]
     json.dumps(found.model_dump(), allow_nan=False)
+
+
+def test_perplexity_by_split(pairs, trained):
+    bundle, half = read_bundle(trained["ppo"]), pairs_of(pairs)[:12]
+    rows = perplexity_rows(bundle, {"train": half, "test": half[::-1]})
+    assert [(row["split"], row["pairs"]) for row in rows] == [("train", 12), ("test", 12)]
+    expected = perplexity(bundle.encoder, bundle.sft, encode_pairs(bundle.tokenizer, half, bundle.shape))
+    assert [row["perplexity"] for row in rows] == pytest.approx([expected] * 2)
+
+
+def test_stored_trainings_give_figures_where_they_ended():
+    def run(seed, beta, qualities):
+        return [
+            {"seed": seed, "learning rate": 1e-4, "texts": 30, "beta": beta, "iteration": 5 * i, "KL": 0.2 * i,
+             "reward": float(i), "quality G": quality, "quality ±": 0.02, "win rate": 0.5 + 0.1 * i}
+            for i, quality in enumerate(qualities)
+        ]  # fmt: skip
+
+    rows = run(0, 0.1, [0.2, 0.3]) + run(1, 0.1, [0.2, 0.4]) + run(0, 0.0, [0.2, 0.5, 0.1])
+    figures, claims = training_findings({PPO_TABLE: rows, "other": []})
+    found = {(figure.name.partition(" of one")[0], figure.setting): figure for figure in figures}
+    setting = "rate 0.0001, 30 validation texts"
+    assert found["quality G", f"beta 0.1, {setting}"].value == pytest.approx(0.35)
+    assert found["quality G", f"beta 0.1, {setting}"].seeds == 2
+    assert found["win rate", f"beta 0, {setting}"].value == pytest.approx(0.7)
+    assert len(figures) == 6 and len(claims) == 3
+    assert "peaks at iteration 5 and ends 0.400 below it, more than two" in claims[0]
+    assert training_findings({}) == ([], [])
 
 
 def test_over_optimization_and_its_resumption(job, tmp_path):

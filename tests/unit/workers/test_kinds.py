@@ -44,6 +44,14 @@ def test_unknown_things_are_named(registry):
         check(registry, "evaluate", model="nonsense@3")
 
 
+def test_a_kind_for_any_model_takes_those_of_other_methods(registry):
+    fields = {"dataset": "ds_1", "dataset_kind": "images"}
+    for model in (None, "sam", "sam@sgd", "aum", "early-stopping"):
+        assert check(registry, "sharpness-report", model=model, **fields).model == model
+    with pytest.raises(JobSpecError, match="offered by sam"):
+        check(registry, "rho-search", model="aum", **fields)
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "field"),
     [

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rq import Queue
 from models.core.versions import Versions
 from tests.unit.workers.stack import children, kill, read_trace
 from workers.client import JobSpec
+from workers.horse import NICENESS
 from workers.queue import JobQueue, QueuedJob
 
 
@@ -72,6 +74,16 @@ def test_events_of_a_real_job_resume_where_a_reader_was_cut_off(shared):
     assert [e.data["message"] for e in whole if e.event == "log"] == [f"line {n}" for n in range(400)]
     ids = [e.id for e in whole]
     assert len(set(ids)) == len(ids)
+
+
+def test_a_job_gives_way_to_whatever_else_runs(shared, tmp_path):
+    trace = tmp_path / "trace"
+    record = shared.submit("steps", parameters={"steps": 1000, "pause": 0.05, "trace": str(trace)})
+    ((pid, _),) = shared.wait_for_trace(trace, "start", 1)
+    niceness = {process: os.getpriority(os.PRIO_PROCESS, process) for process in (pid, shared.workers[0].pid)}
+    shared.run(shared.client.cancel(record.id))
+    assert niceness[pid] == min(19, niceness[shared.workers[0].pid] + NICENESS)
+    assert shared.wait(record.id).status == "cancelled"
 
 
 @pytest.mark.parametrize(
