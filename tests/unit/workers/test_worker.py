@@ -79,7 +79,8 @@ def test_events_of_a_real_job_resume_where_a_reader_was_cut_off(shared):
 def test_a_job_gives_way_to_whatever_else_runs(shared, tmp_path):
     trace = tmp_path / "trace"
     record = shared.submit("steps", parameters={"steps": 1000, "pause": 0.05, "trace": str(trace)})
-    ((pid, _),) = shared.wait_for_trace(trace, "start", 1)
+    shared.wait_for_trace(trace, "start", 1)
+    ((pid, _),) = read_trace(trace, "start")
     niceness = {process: os.getpriority(os.PRIO_PROCESS, process) for process in (pid, shared.workers[0].pid)}
     shared.run(shared.client.cancel(record.id))
     assert niceness[pid] == min(19, niceness[shared.workers[0].pid] + NICENESS)
