@@ -34,7 +34,7 @@ class Measured:
         """A row of the table of cells."""
         cell, p = self.cell, self.cell.params
         chosen = p.model_dump(
-            include={"unconditional", "sampler", "variance", "guidance_at", "steps", "guidance_scale"}
+            include={"unconditional", "sampler", "eta", "variance", "guidance_at", "steps", "guidance_scale"}
         )
         facts = {"guide": cell.guide, "seed": cell.seed, "samples": cell.samples, "device": self.device}
         return {"group": cell.group, **chosen, **facts, **asdict(self.quality)}

@@ -126,7 +126,9 @@ class Proof:
     def figures(self, measured: Sequence[Measured]) -> Figures:
         """Everything else, and what ``measured`` says."""
         name, samples = self.test.name, measured[0].cell.samples
-        setting = f"{name}, {samples} samples, DDIM in 25 steps, {measured[0].device}"
+        eta = self.method.networks.eta
+        sampling = f"DDIM in {Params().steps} steps{f' with eta {eta:g}' if eta else ''}"
+        setting = f"{name}, {samples} samples, {sampling}, {measured[0].device}"
         self._draw(measured)
         floor = real_against_real(self.method.networks, self.train, self.test, samples)
         bounds = self._bounds()

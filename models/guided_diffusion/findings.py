@@ -11,7 +11,7 @@ from torch import Tensor
 from models.core.figures import Figure
 from models.guided_diffusion.cells import Measured
 from models.guided_diffusion.measuring import Quality
-from models.guided_diffusion.plan import Guide
+from models.guided_diffusion.plan import SCALED, Guide
 from models.guided_diffusion.schema import Params
 
 MEASURES = ("fid", "precision", "recall", "consistency")
@@ -36,12 +36,12 @@ def summary(measured: Sequence[Measured]) -> dict[str, list[Row]]:
         p = m.cell.params
         return "nothing" if p.unconditional else "class", m.cell.guide, p.guidance_scale
 
-    ddim = [m for m in measured if m.cell.params.sampler == "ddim" and m.cell.params.steps == DEFAULT.steps]
-    plain = [m for m in measured if m.cell.group == "steps" or (m in ddim and _plain(m))]
+    scaled = [m for m in measured if m.cell.group in SCALED or m.cell.guide != "noisy"]
+    plain = _of_group(measured, "steps")
     return {
         "by scale": [
             {"told": told, "guide": guide, "guidance scale": scale, **_spread(found)}
-            for (told, guide, scale), found in _grouped(ddim, by_scale).items()
+            for (told, guide, scale), found in _grouped(scaled, by_scale).items()
         ],
         "without guidance by steps": [
             {"sampler": kind, "steps": steps, **_spread(found)}
@@ -170,10 +170,6 @@ def _at(measured: Sequence[Measured], group: str, scale: float) -> list[Measured
 
 def _gradient_at(measured: Sequence[Measured], where: str) -> list[Measured]:
     return [m for m in _of_group(measured, "gradient at") if m.cell.params.guidance_at == where]
-
-
-def _plain(m: Measured) -> bool:
-    return m.cell.group == "conditional" and m.cell.params.guidance_scale == 0
 
 
 def _sampler(m: Measured) -> str:

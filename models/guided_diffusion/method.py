@@ -90,6 +90,8 @@ class GuidedDiffusion(Method[Params, Config]):
         """
         networks = self.networks
         self._check(inputs, params)
+        if params.eta is None:
+            params = params.model_copy(update={"eta": networks.eta})
         classes = torch.tensor([-1 if draw.class_index is None else draw.class_index for draw in inputs])
         classes = classes.to(networks.device)
         null = networks.denoiser.conditioning.labels - 1

@@ -153,8 +153,7 @@ def _cells(plan: Plan) -> list[Cell]:
         Cell("gradient at", Params(guidance_scale=2, unconditional=True, sampler="ddpm", guidance_at=where))
         for where in ("x", "mean")
     ]
-    default = Params().steps  # without guidance, measured above
-    found += [Cell("steps", Params(guidance_scale=0, steps=steps)) for steps in plan.ddim_steps if steps != default]
+    found += [Cell("steps", Params(guidance_scale=0, steps=steps, eta=0)) for steps in plan.ddim_steps]
     found += [
         Cell("steps", Params(guidance_scale=0, steps=steps, sampler="ddpm", variance=variance))
         for steps in plan.ddpm_steps

@@ -159,7 +159,7 @@ def ddim_step(
     kept, previous = (
         float(table[index]) for table in (process.schedule.alphas_bar, process.schedule.alphas_bar_previous)
     )
-    deviation = params.eta * ((1 - previous) / (1 - kept)) ** 0.5 * (1 - kept / previous) ** 0.5
+    deviation = (params.eta or 0.0) * ((1 - previous) / (1 - kept)) ** 0.5 * (1 - kept / previous) ** 0.5
     x = previous**0.5 * start + max(0.0, 1 - previous - deviation**2) ** 0.5 * e
     if deviation and index:
         x = x + deviation * noise()

@@ -29,8 +29,11 @@ class Params(BaseModel):
     steps: int = Field(
         default=25, ge=2, le=1000, description="passes through the network, evenly spaced over training's"
     )
-    eta: float = Field(
-        default=0.0, ge=0, le=1, description="`ddim`: noise drawn in each step, 0 none, 1 as much as `ddpm`"
+    eta: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="`ddim`: noise drawn in each step, 0 none, 1 as much as `ddpm`; unset: what suits the version",
     )
     clip_denoised: bool = Field(
         default=True, description="keep every step's estimate of the picture within black and white"
@@ -123,6 +126,13 @@ class Config(BaseModel):
     )
     crop: int = Field(
         default=0, ge=0, le=16, description="the classifier sees pictures moved by up to this many pixels"
+    )
+    eta: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="of requests that name none: 0 draws the most diverse pictures, 1 takes the grain off those of a "
+        "short training",
     )
     held_out: int = Field(
         default=0, ge=0, le=10_000, description="pictures kept apart to measure during training, at most a tenth"

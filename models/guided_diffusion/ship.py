@@ -42,6 +42,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
             classifier_steps=800,
             learning_rate=2e-3,
             ema=0.995,
+            eta=1,
             compile=True,
         ),
     ),

@@ -36,6 +36,7 @@ class Networks:
 
     Attributes:
         classifier: of noisy pictures; None where none was trained.
+        eta: of requests that name none.
         conditional: the denoiser knows the version's classes; otherwise it is always told the null label.
         shape: ``(C, H, W)`` of a picture.
     """
@@ -46,6 +47,7 @@ class Networks:
     schedule: Schedule
     shape: tuple[int, int, int]
     class_names: list[str]
+    eta: float
     conditional: bool
     learned_variance: bool
     device: torch.device
@@ -77,6 +79,7 @@ def open_networks(checkpoint: Checkpoint, device: torch.device) -> Networks:
         Schedule.make(config.schedule, config.timesteps),
         (channels, config.image_size, config.image_size),
         names,
+        config.eta,
         bool(facts["conditional"]),
         config.learned_variance,
         device,

@@ -59,13 +59,24 @@ def summarise(bundle: Bundle, texts: Sequence[str], params: Params) -> list[Summ
             _write(bundle, batch, draws, params, name, found)
     return [
         Summary(
-            candidates=sorted(each.candidates, key=lambda candidate: candidate.reward, reverse=True)[: params.n],
+            candidates=ranked(each.candidates)[: params.n],
             prompt_tokens=each.read,
             completion_tokens=each.written,
             truncated_input=cut,
         )
         for each, cut in zip(found, truncated, strict=True)
     ]
+
+
+def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """By falling reward; what repeats a better one's text comes after all that does not, as nobody wants it twice."""
+    first: list[Candidate] = []
+    repeats: list[Candidate] = []
+    seen: set[str] = set()
+    for candidate in sorted(candidates, key=lambda candidate: candidate.reward, reverse=True):
+        (repeats if candidate.text in seen else first).append(candidate)
+        seen.add(candidate.text)
+    return first + repeats
 
 
 def _rows_at_once(bundle: Bundle) -> int:

@@ -14,7 +14,12 @@ class Params(BaseModel):
     """How summaries are drawn and which of them are returned."""
 
     model_config = ConfigDict(extra="forbid")
-    n: int = Field(default=1, ge=1, le=64, description="summaries returned for each text, the best first")
+    n: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="summaries returned for each text, the best first, repeats last",
+    )
     best_of: int | None = Field(
         default=None,
         ge=1,

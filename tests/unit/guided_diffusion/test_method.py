@@ -1,5 +1,7 @@
 """Requests: seeds, batches, classes, previews and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,19 @@ def test_a_seed_gives_its_picture_in_any_batch(method, params):
     images = [output.image for output in method.predict(draws, params)]
     again = [output.image for output in method.predict(draws[::-1], params)][::-1]
     assert all(np.array_equal(one, other) for one, other in zip(images, again, strict=True))
+
+
+def test_eta_is_the_versions_own_where_a_request_names_none(trained):
+    checkpoint, _ = trained
+    draws = [Draw(0, 1), Draw(1, 2)]
+    still = GuidedDiffusion.load(checkpoint, torch.device("cpu"))
+    noisy = GuidedDiffusion(replace(still.networks, eta=1.0))
+    (plain, zero, one), (own, asked) = (
+        [method.samples(draws, Params(steps=6, eta=eta)) for eta in etas]
+        for method, etas in ((still, (None, 0, 1)), (noisy, (None, 0)))
+    )
+    assert torch.equal(plain, zero) and torch.equal(asked, zero)
+    assert torch.equal(own, one) and not torch.allclose(own, zero, atol=0.1)
 
 
 def test_the_largest_seed(method):

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from models.core.checkpoint import Checkpoint, CheckpointError
 from models.core.inputs import InputError
+from models.core.outputs import Candidate
 from models.summarize_feedback.bundle import read_bundle
-from models.summarize_feedback.candidates import summarise
+from models.summarize_feedback.candidates import ranked, summarise
 from models.summarize_feedback.method import SummarizeFeedback
 from models.summarize_feedback.schema import Params
 from models.summarize_feedback.tokenizer import SEP, clean, covered, decode, encode_summary, encode_text, windows_of
@@ -28,14 +29,22 @@ def texts_of(summary):
 def test_the_best_of_all_draws_come_first(bundle, text):
     (few,) = summarise(bundle, [text], Params(n=3, best_of=12, seed=5))
     (all_of_them,) = summarise(bundle, [text], Params(n=12, best_of=12, seed=5))
-    rewards = [candidate.reward for candidate in all_of_them.candidates]
-    assert rewards == sorted(rewards, reverse=True)
+    distinct = len(set(texts_of(all_of_them)))
+    assert len(set(texts_of(all_of_them)[:distinct])) == distinct >= 3  # repeats come last
+    for part in (all_of_them.candidates[:distinct], all_of_them.candidates[distinct:]):
+        rewards = [candidate.reward for candidate in part]
+        assert rewards == sorted(rewards, reverse=True)
     assert texts_of(few) == texts_of(all_of_them)[:3]
     assert few.completion_tokens == all_of_them.completion_tokens
     candidate = few.candidates[0]
     assert candidate.logprob < 0
     assert candidate.details["kl"] == pytest.approx(candidate.logprob - candidate.details["logprob_sft"], abs=1e-5)
     assert candidate.details["preference_source"] == "simulated"
+
+
+def test_nobody_gets_a_text_twice_while_there_is_another():
+    drawn = [Candidate(text, reward, -1.0, "stop") for text, reward in (("a", 1), ("b", 3), ("b", 4), ("c", 2))]
+    assert [(c.text, c.reward) for c in ranked(drawn)] == [("b", 4), ("c", 2), ("a", 1), ("b", 3)]
 
 
 def test_a_seed_reproduces_whatever_the_batch_and_its_order(bundle, pairs):
