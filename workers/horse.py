@@ -11,6 +11,8 @@ if __name__ == "__main__":
 
 import logging
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from rq.executions import Execution
@@ -25,9 +27,20 @@ from workers.worker import JobWorker
 NICENESS = 10  # somebody waits for a prediction, nobody for a job
 
 
+def give_way() -> None:
+    """Lower this process's priority, which its threads and children take over, and that of its session.
+
+    A Linux that groups processes by session (``sched_autogroup_enabled``) shares the processors out among the sessions,
+    and heeds niceness only within one.
+    """
+    os.nice(NICENESS)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICENESS), encoding="ascii")
+
+
 def main() -> NoReturn:
     """Run the job named by the environment; leaves with 0 once the queue knows how it ended."""
-    os.nice(NICENESS)  # threads and children take it over
+    give_way()
     settings = Settings()
     configure(settings)
     logging.getLogger("rq").setLevel(logging.WARNING)

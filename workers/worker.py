@@ -143,7 +143,7 @@ class JobWorker(Worker):
             self._reasons[job.id] = worker_lost(record.attempts if record else 1, os.WTERMSIG(ret_val))
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
-        """Run the job in a freshly executed Python, in a process group of its own."""
+        """Run the job in a freshly executed Python, in a session of its own (see :func:`workers.horse.give_way`)."""
         execution = self.execution
         if execution is None:
             raise RuntimeError(f"job {job.id} has no execution")
@@ -155,7 +155,7 @@ class JobWorker(Worker):
             "RQ_PPID": str(os.getpid()),
         }
         command = [sys.executable, "-m", "workers.horse"]
-        self._horse_pid = os.posix_spawn(sys.executable, command, variables, setpgroup=0)
+        self._horse_pid = os.posix_spawn(sys.executable, command, variables, setsid=True)
         if self.sharing is not None:
             self.sharing.job_started()
 

@@ -81,9 +81,15 @@ def test_a_job_gives_way_to_whatever_else_runs(shared, tmp_path):
     record = shared.submit("steps", parameters={"steps": 1000, "pause": 0.05, "trace": str(trace)})
     shared.wait_for_trace(trace, "start", 1)
     ((pid, _),) = read_trace(trace, "start")
-    niceness = {process: os.getpriority(os.PRIO_PROCESS, process) for process in (pid, shared.workers[0].pid)}
+    worker = shared.workers[0].pid
+    niceness, usual = (os.getpriority(os.PRIO_PROCESS, process) for process in (pid, worker))
+    session, other = os.getsid(pid), os.getsid(worker)
+    grouped = Path(f"/proc/{pid}/autogroup")  # as the kernel was built
+    group = grouped.read_text() if grouped.exists() else f"nice {NICENESS}"
     shared.run(shared.client.cancel(record.id))
-    assert niceness[pid] == min(19, niceness[shared.workers[0].pid] + NICENESS)
+    assert niceness == min(19, usual + NICENESS)
+    assert session == pid != other
+    assert group.rstrip().endswith(f"nice {NICENESS}")
     assert shared.wait(record.id).status == "cancelled"
 
 
