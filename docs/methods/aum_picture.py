@@ -94,7 +94,7 @@ def draw_proof(axes, rows):
     axes.invert_yaxis()
     axes.grid(axis="y", alpha=0.25)
     axes.set(title="AUROC of finding the wrong labels (means of 3 seeds)", xlabel="AUROC", xlim=(None, 1.003))
-    axes.legend(frameon=False, fontsize=8, loc="center left")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
 def draw_rates(axes, rows):
