@@ -100,7 +100,7 @@ class Authenticator:
             if self._open and not self._configured and not self._callers:
                 return LOCAL
             raise _unauthorized("the API key is not valid")
-        self._limiter.spend(caller, request)
+        await self._limiter.spend(caller, request)
         self._note_use(caller)
         return caller
 

@@ -10,6 +10,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+MOST_CONNECTIONS = 8192
 _ERRORS: list[type[Exception]] = [redis.ConnectionError, redis.TimeoutError]
 
 
@@ -36,13 +37,17 @@ def prompt(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, **options)
 
 
-def prompt_async(url: str, *, socket_timeout: float = 2) -> redis.asyncio.Redis:
-    """The same for asyncio, decoding responses; blocking reads need a longer ``socket_timeout`` than they block."""
+def prompt_async(url: str, *, socket_timeout: float = 2, retries: int = 3) -> redis.asyncio.Redis:
+    """The same for asyncio, decoding responses; blocking reads need a longer ``socket_timeout`` than they block.
+
+    Every reader of events holds a connection while it waits, far more than the library's limit of 100.
+    """
     options: dict[str, Any] = {
-        "retry": AsyncRetry(ExponentialBackoff(cap=0.3, base=0.05), 3),
+        "retry": AsyncRetry(ExponentialBackoff(cap=0.3, base=0.05), retries),
         "retry_on_error": _ERRORS,
         "socket_timeout": socket_timeout,
-        "socket_connect_timeout": 1,
+        "socket_connect_timeout": min(1, socket_timeout),
         "decode_responses": True,
+        "max_connections": MOST_CONNECTIONS,
     }
     return redis.asyncio.Redis.from_url(url, **options)
