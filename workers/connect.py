@@ -1,40 +1,77 @@
-"""Redis clients: patient ones for workers and job processes, quick to give up for the gateway."""
+"""Redis clients: patient ones for workers and job processes, quick to give up for the gateway.
+
+Everything that speaks to Redis gets its client here, from the one URL of the settings: ``redis``, ``rediss`` or
+``unix``, or Sentinels that know the master (:mod:`workers.sentinels`).
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialBackoff
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from workers.sentinels import parse_sentinels
 
 MOST_CONNECTIONS = 8192
-_ERRORS: list[type[Exception]] = [redis.ConnectionError, redis.TimeoutError]
+REFUSALS = ("LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "UNBLOCKED")
+AWAY: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError)
+_REFUSED = re.compile(rf"(^|: )({'|'.join(REFUSALS)})\b")  # a pipeline's errors name their command first
+_ASK_SENTINEL: dict[str, Any] = {"socket_timeout": 1, "socket_connect_timeout": 0.5}
+
+T = TypeVar("T")
+
+
+def refuses(error: redis.ResponseError) -> bool:
+    """Whether the server is there and cannot write now: a replica, or a master without disk or replicas."""
+    return _REFUSED.search(str(error)) is not None
+
+
+class WaitingRetry(Retry):
+    """Repeats what a server refuses for now like what it did not answer: a failover or a full disk passes."""
+
+    def call_with_retry(self, do: Callable[[], T], *args: Any, **options: Any) -> T:
+        """Do it, again where that may help."""
+        return super().call_with_retry(lambda: _done(do), *args, **options)
+
+
+def _done(do: Callable[[], T]) -> T:
+    try:
+        return do()
+    except redis.ResponseError as error:
+        if refuses(error):
+            raise redis.ConnectionError(str(error)) from error
+        raise
 
 
 def patient(url: str, *, decode: bool) -> redis.Redis:
-    """A client that rides out about 55 s without Redis before it raises."""
+    """A client that rides out about 55 s without Redis before it raises one of :data:`AWAY`."""
     options: dict[str, Any] = {
-        "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 60),
-        "retry_on_error": _ERRORS,
+        "retry": WaitingRetry(ExponentialBackoff(cap=1, base=0.05), 60),
+        "retry_on_error": list(AWAY),
         "health_check_interval": 15,
         "socket_connect_timeout": 5,
         "decode_responses": decode,
     }
-    return redis.Redis.from_url(url, **options)
+    return _client(url, options)
 
 
 def prompt(url: str) -> redis.Redis:
     """A client that raises within about two seconds."""
     options: dict[str, Any] = {
         "retry": Retry(ExponentialBackoff(cap=0.3, base=0.05), 3),
-        "retry_on_error": _ERRORS,
+        "retry_on_error": list(AWAY),
         "socket_timeout": 2,
         "socket_connect_timeout": 1,
     }
-    return redis.Redis.from_url(url, **options)
+    return _client(url, options)
 
 
 def prompt_async(url: str, *, socket_timeout: float = 2, retries: int = 3) -> redis.asyncio.Redis:
@@ -44,10 +81,26 @@ def prompt_async(url: str, *, socket_timeout: float = 2, retries: int = 3) -> re
     """
     options: dict[str, Any] = {
         "retry": AsyncRetry(ExponentialBackoff(cap=0.3, base=0.05), retries),
-        "retry_on_error": _ERRORS,
+        "retry_on_error": list(AWAY),
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": min(1, socket_timeout),
         "decode_responses": True,
         "max_connections": MOST_CONNECTIONS,
     }
-    return redis.asyncio.Redis.from_url(url, **options)
+    sentinels = parse_sentinels(url)
+    if sentinels is None:
+        return redis.asyncio.Redis.from_url(url, **options)
+    own = {**_ASK_SENTINEL, "retry": AsyncRetry(NoBackoff(), 0), **sentinels.own}
+    asked = AsyncSentinel(sentinels.hosts, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    found: redis.asyncio.Redis = asked.master_for(sentinels.service, **sentinels.server, **options)
+    return found
+
+
+def _client(url: str, options: dict[str, Any]) -> redis.Redis:
+    sentinels = parse_sentinels(url)
+    if sentinels is None:
+        return redis.Redis.from_url(url, **options)
+    own = {**_ASK_SENTINEL, "retry": Retry(NoBackoff(), 0), **sentinels.own}
+    asked = Sentinel(sentinels.hosts, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    found: redis.Redis = asked.master_for(sentinels.service, **sentinels.server, **options)  # type: ignore[no-untyped-call]
+    return found

@@ -63,10 +63,11 @@ class Fleet:
             time.sleep(0.1)
         return value
 
-    def logs(self):
-        """The ends of all logs, for a failed test."""
+    def logs(self, whole=False):
+        """All logs, or their ends, for a failed test."""
         paths = sorted(self.folder.glob("*.log"))
-        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in paths)
+        last = 0 if whole else -3000
+        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[last:]}" for path in paths)
 
     def close(self):
         for process in self.processes:
