@@ -17,6 +17,7 @@ import fsspec
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 AGAIN_S = 1.0
+S3_ATTEMPTS, S3_CONNECT_S, S3_SILENCE_S = 3, 3.0, 6.0
 
 T = TypeVar("T")
 
@@ -54,8 +55,9 @@ def _open_s3(url: str) -> tuple[Any, str]:
     described, root = FileSystem.from_uri(f"{url}{'&' if '?' in url else '?'}allow_delayed_open=true")
     # A URL has no words for these; pickling names what it said as the constructor's own arguments.
     (said,) = described.__reduce__()[1]
-    said |= {"connect_timeout": 3.0, "request_timeout": 6.0}
-    return ArrowFSWrapper(S3FileSystem(**said, retry_strategy=AwsStandardS3RetryStrategy(max_attempts=3))), root
+    said |= {"connect_timeout": S3_CONNECT_S, "request_timeout": S3_SILENCE_S}
+    said["retry_strategy"] = AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
+    return ArrowFSWrapper(S3FileSystem(**said)), root
 
 
 class BlobStore:
