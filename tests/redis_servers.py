@@ -110,10 +110,11 @@ class Watched:
         return next(port for port in self.servers if port != self.master())
 
     def fail_over(self):
-        """Have the Sentinels make the replica the master; the old one lives on as its replica."""
+        """Have the Sentinels make the replica the master; wait until the old one is its replica."""
         old = self.master()
         self._ask("failover")
         self._until(lambda: self.master() != old, "another master")
+        self._until(lambda: self.client(old).info("replication")["role"] == "slave", "a replica of what was the master")
 
     def in_step(self):
         """Wait until the master has a replica that has everything."""

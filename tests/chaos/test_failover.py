@@ -1,13 +1,14 @@
 """Sentinels make a replica the master while a job runs and others are submitted: real servers, kill -9."""
 
 import json
+import re
 import signal
 import time
 
 import pytest
 
 from tests.redis_servers import Watched
-from tests.unit.workers.stack import Stack
+from tests.unit.workers.stack import Stack, kill, read_trace
 from workers.errors import QueueUnavailableError
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
@@ -40,9 +41,9 @@ def accepted(queue, seconds=FAILOVER_S):
             time.sleep(0.1)
 
 
-def succeeded(queue, job):
-    record = queue.wait(job, 40)
-    assert record.status == "succeeded", f"{record}\n{queue.logs()}"
+def succeeded(queue, job, runs=1):
+    record = queue.wait(job, 60)
+    assert (record.status, record.attempts <= runs) == ("succeeded", True), f"{record}\n{queue.logs()}"
 
 
 def steps(queue, job):
@@ -64,8 +65,7 @@ def test_a_killed_master_loses_no_job_that_was_replicated(watched, queue, home, 
     assert watched.master() != old
     record_property("seconds_without_a_master", round(took, 1))
     assert {queue.get(job).id for job in waiting} == set(waiting)
-    record = queue.wait(long, 60)
-    assert (record.status, record.attempts) == ("succeeded", 1), "the run went on and was not repeated"
+    succeeded(queue, long)
     assert steps(queue, long) == list(range(100)), "what was reported meanwhile came after, once"
     for job in (*waiting, later):
         succeeded(queue, job)
@@ -75,7 +75,7 @@ def test_a_killed_master_loses_no_job_that_was_replicated(watched, queue, home, 
 
 
 def test_a_master_that_becomes_a_replica_is_left_for_the_new_one(watched, queue, home):
-    """The old master lives: its connections are told off, not cut."""
+    """The old master took writes for a moment after the other one was promoted; those are lost, the job is not."""
     worker = queue.start_worker()
     queue.wait_for_workers(1)
     watched.in_step()
@@ -83,8 +83,8 @@ def test_a_master_that_becomes_a_replica_is_left_for_the_new_one(watched, queue,
     queue.wait_for_trace(home / "trace", "step", 10)
     watched.fail_over()
     later, _ = accepted(queue)
-    record = queue.wait(long, 60)
-    assert (record.status, record.attempts) == ("succeeded", 1)
+    succeeded(queue, long, runs=2)
+    assert {number for _, number in read_trace(home / "trace", "step")} == set(range(80))
     succeeded(queue, later)
     cancelled = queue.submit("steps", parameters={"steps": 1000, "pause": 0.1, "trace": str(home / "other")}).id
     queue.wait_for_trace(home / "other", "step", 2)
@@ -115,10 +115,23 @@ def test_a_master_without_its_replica_accepts_nothing_where_it_is_told_so(tmp_pa
         time.sleep(4)
         replica.process.send_signal(signal.SIGCONT)
         later, _ = accepted(queue)
-        record = queue.wait(long, 60)
-        assert (record.status, record.attempts) == ("succeeded", 1), "the job waited for the replica, too"
+        succeeded(queue, long)
         assert steps(queue, long) == list(range(100))
         succeeded(queue, later)
     finally:
         queue.close()
         watched.close()
+
+
+def test_a_resume_point_whose_name_was_lost_is_found(stack, home):
+    """What a failover leaves: the record names the file before the last one, which is no longer there."""
+    worker = stack.start_worker()
+    job = stack.submit("steps", parameters={"steps": 20, "pause": 0.1, "trace": str(home / "trace")}).id
+    stack.wait_for_trace(home / "trace", "step", 8)
+    kill(worker)
+    named = stack.redis.hget(f"dn:job:{job}", "state_key")
+    number = int(re.search(r"state-(\d+)", named)[1])
+    stack.redis.hset(f"dn:job:{job}", "state_key", named.replace(f"state-{number}", f"state-{number - 3}"))
+    stack.start_worker()
+    succeeded(stack, job, runs=2)
+    assert read_trace(home / "trace", "start")[1][1] >= number
