@@ -22,7 +22,9 @@ from workers.sentinels import parse_sentinels
 
 MOST_CONNECTIONS = 8192
 REFUSALS = ("LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "UNBLOCKED")
-AWAY: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError)
+_ERRORS: list[type[Exception]] = [redis.ConnectionError, redis.TimeoutError]
+#: What passes: Redis is away, has no memory for writes, or has become a replica of another.
+AWAY: tuple[type[Exception], ...] = (*_ERRORS, redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 _REFUSED = re.compile(rf"(^|: )({'|'.join(REFUSALS)})\b")  # a pipeline's errors name their command first
 _ASK_SENTINEL: dict[str, Any] = {"socket_timeout": 1, "socket_connect_timeout": 0.5}
 
@@ -52,7 +54,7 @@ def _done(do: Callable[[], T]) -> T:
 
 
 def patient(url: str, *, decode: bool) -> redis.Redis:
-    """A client that rides out about 55 s without Redis before it raises one of :data:`AWAY`."""
+    """A client that rides out about 55 s of :data:`AWAY` before it raises."""
     options: dict[str, Any] = {
         "retry": WaitingRetry(ExponentialBackoff(cap=1, base=0.05), 60),
         "retry_on_error": list(AWAY),
@@ -67,7 +69,7 @@ def prompt(url: str) -> redis.Redis:
     """A client that raises within about two seconds."""
     options: dict[str, Any] = {
         "retry": Retry(ExponentialBackoff(cap=0.3, base=0.05), 3),
-        "retry_on_error": list(AWAY),
+        "retry_on_error": _ERRORS,
         "socket_timeout": 2,
         "socket_connect_timeout": 1,
     }
@@ -81,7 +83,7 @@ def prompt_async(url: str, *, socket_timeout: float = 2, retries: int = 3) -> re
     """
     options: dict[str, Any] = {
         "retry": AsyncRetry(ExponentialBackoff(cap=0.3, base=0.05), retries),
-        "retry_on_error": list(AWAY),
+        "retry_on_error": _ERRORS,
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": min(1, socket_timeout),
         "decode_responses": True,

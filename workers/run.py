@@ -17,7 +17,8 @@ from models.core.run import Cancelled
 from models.core.store import BlobStore, StoreUnavailableError
 from service import tracing
 from service.settings import Settings
-from workers import connect, kinds
+from workers import kinds
+from workers.connect import AWAY, patient
 from workers.context import WorkerContext
 from workers.outbox import LOST_EXIT, Outbox
 from workers.pages import INDEX, ROWS, Pages, split_pages
@@ -29,7 +30,7 @@ log = logging.getLogger("deepnight.job")
 
 BEGUN, CANCELLED, EXHAUSTED, LEASE_LOST = 1, 2, 3, -1
 STORE_PATIENCE_S = 55.0  # as long as a job waits for Redis
-AWAY: tuple[type[Exception], ...] = (*connect.AWAY, StoreUnavailableError)
+GONE: tuple[type[Exception], ...] = (*AWAY, StoreUnavailableError)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def run_job(job_id: str) -> None:
     settings = Settings()
     if settings.redis_url is None:
         raise RuntimeError("DEEPNIGHT_REDIS_URL is not set")
-    records = Records(connect.patient(settings.redis_url, decode=True))
+    records = Records(patient(settings.redis_url, decode=True))
     attempt = os.environ["RQ_EXECUTION_ID"]
     begun = records.begin(job_id, attempt, os.environ["RQ_WORKER_KEY"].rpartition(":")[2])
     record = records.get(job_id)
@@ -80,7 +81,7 @@ def _run(settings: Settings, records: Records, record: JobRecord, scratch: Path)
         outbox.start()
         outcome = _outcome(context, record)
         _record(records, record, context, outbox, outcome)
-    except AWAY:
+    except GONE:
         log.exception("Redis or the store is away for too long: job %s is given up here and run again", record.id)
         os._exit(LOST_EXIT)
     log.info("job %s %s after %.1f s", record.id, outcome.status, time.monotonic() - started)
@@ -109,7 +110,7 @@ def _outcome(context: WorkerContext, record: JobRecord) -> Outcome:
         return Outcome("succeeded", json.dumps(rest, allow_nan=False), pages)
     except Cancelled:
         return Outcome("cancelled")
-    except AWAY:
+    except GONE:
         raise
     except Exception as error:
         known = explain(error, context.settings.job_timeout_s)
