@@ -85,7 +85,7 @@ class Watched:
         watching = [
             f"sentinel monitor {SERVICE} 127.0.0.1 {first.port} 2",
             f"sentinel auth-pass {SERVICE} {SECRET}",
-            f"sentinel down-after-milliseconds {SERVICE} 1000",
+            f"sentinel down-after-milliseconds {SERVICE} 3000",
             f"sentinel failover-timeout {SERVICE} 6000",
             f"requirepass {WATCH_SECRET}",
             f"sentinel sentinel-pass {WATCH_SECRET}",
@@ -122,6 +122,7 @@ class Watched:
 
     def close(self):
         for server in [*self.sentinels, *self.servers.values()]:
+            print(f"--- {server.port}\n{server.log()}")  # shown where the test failed
             server.kill()
 
     def _watched(self):

@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.asyncio.sentinel import Sentinel as AsyncSentinel
-from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
 
+from workers.masters import async_master, master
 from workers.sentinels import parse_sentinels
 
 MOST_CONNECTIONS = 8192
@@ -26,7 +25,6 @@ _ERRORS: list[type[Exception]] = [redis.ConnectionError, redis.TimeoutError]
 #: What passes: Redis is away, has no memory for writes, or has become a replica of another.
 AWAY: tuple[type[Exception], ...] = (*_ERRORS, redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 _REFUSED = re.compile(rf"(^|: )({'|'.join(REFUSALS)})\b")  # a pipeline's errors name their command first
-_ASK_SENTINEL: dict[str, Any] = {"socket_timeout": 1, "socket_connect_timeout": 0.5}
 
 T = TypeVar("T")
 
@@ -90,19 +88,9 @@ def prompt_async(url: str, *, socket_timeout: float = 2, retries: int = 3) -> re
         "max_connections": MOST_CONNECTIONS,
     }
     sentinels = parse_sentinels(url)
-    if sentinels is None:
-        return redis.asyncio.Redis.from_url(url, **options)
-    own = {**_ASK_SENTINEL, "retry": AsyncRetry(NoBackoff(), 0), **sentinels.own}
-    asked = AsyncSentinel(sentinels.hosts, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
-    found: redis.asyncio.Redis = asked.master_for(sentinels.service, **sentinels.server, **options)
-    return found
+    return redis.asyncio.Redis.from_url(url, **options) if sentinels is None else async_master(sentinels, options)
 
 
 def _client(url: str, options: dict[str, Any]) -> redis.Redis:
     sentinels = parse_sentinels(url)
-    if sentinels is None:
-        return redis.Redis.from_url(url, **options)
-    own = {**_ASK_SENTINEL, "retry": Retry(NoBackoff(), 0), **sentinels.own}
-    asked = Sentinel(sentinels.hosts, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
-    found: redis.Redis = asked.master_for(sentinels.service, **sentinels.server, **options)  # type: ignore[no-untyped-call]
-    return found
+    return redis.Redis.from_url(url, **options) if sentinels is None else master(sentinels, options)
