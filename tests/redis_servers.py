@@ -200,11 +200,36 @@ class Authority:
 
 def encrypted(folder, authority, binary):
     """A server that speaks TLS only, to clients with a certificate of ``authority``."""
-    certificate, key = authority.issue("server")
     port = free_port()
     lines = [
-        "port 0", f"tls-port {port}", "bind 127.0.0.1", f"requirepass {SECRET}", "appendonly yes",
-        f"tls-cert-file {certificate}", f"tls-key-file {key}", f"tls-ca-cert-file {authority.file}",
-        "tls-auth-clients yes", "appendfsync always", 'save ""',
-    ]  # fmt: skip
+        *_tls(authority, port, "server"),
+        f"requirepass {SECRET}",
+        "appendonly yes",
+        "appendfsync always",
+        'save ""',
+    ]
     return Server(folder, port, lines, binary=binary).start()
+
+
+def encrypted_sentinel(folder, authority, binary, server):
+    """A Sentinel that speaks TLS only, with clients and with ``server``."""
+    port = free_port()
+    watching = [
+        f"sentinel monitor {SERVICE} 127.0.0.1 {server.port} 1",
+        f"sentinel auth-pass {SERVICE} {SECRET}",
+        "tls-replication yes",
+    ]
+    return Server(folder, port, [*_tls(authority, port, "sentinel"), *watching], "--sentinel", binary=binary).start()
+
+
+def _tls(authority, port, name):
+    certificate, key = authority.issue(name)
+    return [
+        "port 0",
+        f"tls-port {port}",
+        "bind 127.0.0.1",
+        f"tls-cert-file {certificate}",
+        f"tls-key-file {key}",
+        f"tls-ca-cert-file {authority.file}",
+        "tls-auth-clients yes",
+    ]

@@ -12,6 +12,7 @@ from tests.unit.workers.stack import Stack, kill, read_trace
 from workers.errors import QueueUnavailableError
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
+failover = pytest.mark.failover  # the others take seconds
 
 FAILOVER_S = 20.0
 
@@ -52,6 +53,7 @@ def steps(queue, job):
     return [json.loads(fields["data"])["step"] for fields in events]
 
 
+@failover
 def test_a_killed_master_loses_no_job_that_was_replicated(watched, queue, home, record_property):
     queue.start_worker()
     queue.wait_for_workers(1)
@@ -74,6 +76,7 @@ def test_a_killed_master_loses_no_job_that_was_replicated(watched, queue, home, 
     assert queue.redis.zcard("dn:open") == 0
 
 
+@failover
 def test_a_master_that_becomes_a_replica_is_left_for_the_new_one(watched, queue, home):
     """The old master took writes for a moment after the other one was promoted; those are lost, the job is not."""
     worker = queue.start_worker()
@@ -93,6 +96,7 @@ def test_a_master_that_becomes_a_replica_is_left_for_the_new_one(watched, queue,
     assert worker.poll() is None
 
 
+@failover
 def test_a_master_without_its_replica_accepts_nothing_where_it_is_told_so(tmp_path, home):
     watched = Watched(tmp_path, "min-replicas-to-write 1", "min-replicas-max-lag 2")
     queue = Stack(home, redis_url=watched.url)

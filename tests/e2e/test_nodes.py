@@ -20,7 +20,7 @@ from models.core.registry import Registry
 from tests.contract.examples import example_item
 from tests.e2e.gateways import Fleet
 
-pytestmark = [pytest.mark.chaos, pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.failover, pytest.mark.chaos, pytest.mark.stack, pytest.mark.timeout(300)]
 
 MODEL, CLIENTS = "align-uniform", 12
 

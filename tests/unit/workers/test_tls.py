@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import redis
 
-from tests.redis_servers import SECRET, Authority, encrypted, tls_binary
+from tests.redis_servers import SECRET, SERVICE, Authority, encrypted, encrypted_sentinel, tls_binary
 from tests.unit.workers.stack import Stack
 from workers.connect import prompt, prompt_async
 
@@ -49,13 +49,28 @@ def test_whoever_cannot_prove_a_name_is_refused(server, authority, tmp_path):
         with pytest.raises((redis.ConnectionError, redis.TimeoutError)):
             prompt(address).ping()
 
-    async def ask(address):
-        client = prompt_async(address, retries=0)
-        try:
-            return await client.ping()
-        finally:
-            await client.aclose()
-
     with pytest.raises((redis.ConnectionError, redis.TimeoutError)):
         asyncio.run(ask(url(server, other)))
     assert asyncio.run(ask(url(server, authority, authority.issue("gateway"))))
+
+
+def test_a_sentinel_behind_tls_leads_to_a_master_behind_tls(server, authority, tmp_path):
+    sentinel = encrypted_sentinel(tmp_path, authority, tls_binary(), server)
+    try:
+        _, _, query = url(server, authority, authority.issue("client")).partition("?")
+        address = f"rediss+sentinel://:{SECRET}@127.0.0.1:{sentinel.port}/{SERVICE}/0?{query}"
+        assert prompt(address).set("through", "the sentinel")
+        assert asyncio.run(ask(address))
+        assert prompt(url(server, authority, authority.issue("client"))).get("through") == b"the sentinel"
+        with pytest.raises((redis.ConnectionError, redis.TimeoutError)):
+            prompt(address.replace("rediss", "redis")).ping()
+    finally:
+        sentinel.kill()
+
+
+async def ask(address):
+    client = prompt_async(address, retries=0)
+    try:
+        return await client.ping()
+    finally:
+        await client.aclose()
