@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from redis.connection import SSLConnection, parse_url
+from redis.connection import Connection, SSLConnection, parse_url
+from redis.exceptions import RedisError
 
 PORT = 26379
 _URL = re.compile(
@@ -69,10 +70,17 @@ def parse_sentinels(url: str) -> Sentinels | None:
 
 
 def check_redis_url(url: str) -> None:
-    """Check the form of a Redis' URL.
+    """Check the form of a Redis' URL, and that its query holds only what such a connection has.
 
     Raises:
-        ValueError: it is not valid.
+        ValueError: it is not valid; never shows the URL.
     """
-    if parse_sentinels(url) is None:
-        parse_url(url)  # type: ignore[no-untyped-call]
+    sentinels = parse_sentinels(url)
+    options: dict[str, Any] = parse_url(url) if sentinels is None else {**sentinels.server}  # type: ignore[no-untyped-call]
+    kind = options.pop("connection_class", SSLConnection if options.pop("ssl", False) else Connection)
+    try:
+        kind(**options)  # connects to nothing yet
+    except (TypeError, RedisError) as error:
+        named = re.search(r"argument '(\w+)'", str(error))
+        what = f"no option {named[1]}" if named else "an option with another value"
+        raise ValueError(f"a connection by this scheme has {what}; TLS needs rediss") from None

@@ -38,6 +38,10 @@ def test_other_urls_are_not_of_sentinels(url):
         "redis+sentinel:/:secret@h/group",
         "http://:secret@h",
         "redis://:secret@h:port",
+        "redis://:secret@h?nonsense=1",
+        "redis://:secret@h?ssl_ca_certs=/ca.pem",
+        "redis+sentinel://:secret@h/group?ssl_certfile=/own.pem",
+        "rediss://:secret@h?ssl_cert_reqs=perhaps",
     ],
 )
 def test_what_is_not_valid_is_refused_without_its_password(url):

@@ -63,7 +63,7 @@ def test_a_sentinel_behind_tls_leads_to_a_master_behind_tls(server, authority, t
         assert asyncio.run(ask(address))
         assert prompt(url(server, authority, authority.issue("client"))).get("through") == b"the sentinel"
         with pytest.raises((redis.ConnectionError, redis.TimeoutError)):
-            prompt(address.replace("rediss", "redis")).ping()
+            prompt(f"redis+sentinel://:{SECRET}@127.0.0.1:{sentinel.port}/{SERVICE}/0").ping()
     finally:
         sentinel.kill()
 
