@@ -82,5 +82,5 @@ def check_redis_url(url: str) -> None:
         kind(**options)  # connects to nothing yet
     except (TypeError, RedisError) as error:
         named = re.search(r"argument '(\w+)'", str(error))
-        what = f"no option {named[1]}" if named else "an option with another value"
-        raise ValueError(f"a connection by this scheme has {what}; TLS needs rediss") from None
+        what = f"has no option {named[1]}" if named else "has another value for an option"
+        raise ValueError(f"a connection by this scheme {what}") from None
