@@ -102,7 +102,7 @@ def create_app(settings: Settings, *, make: Callable[[Settings, Metrics], Servic
         services.keys,
         settings.api_keys,
         open_on_loopback=settings.loopback,
-        limiter=RateLimiter(settings.requests_per_minute, metrics),
+        limiter=RateLimiter(settings.requests_per_minute, metrics, services.jobs),
     )
     for router in ROUTERS:
         app.include_router(router)

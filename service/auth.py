@@ -11,6 +11,7 @@ import structlog
 from fastapi import Request
 from fastapi.security import HTTPBearer
 
+from models.core.store import StoreUnavailableError
 from service.keys import SCOPES, Key, KeyStore, Scope, hash_secret
 from service.problems import Problem
 from service.ratelimit import RateLimiter
@@ -52,7 +53,8 @@ LOCAL = Caller("local", "local", frozenset(SCOPES))
 
 
 class Authenticator:
-    """Looks keys up by the hash of their secret in a copy of the key store that is at most two seconds old.
+    """Looks keys up by the hash of their secret in a copy of the key store that is at most two seconds old; while the
+    store is away, when no key can be revoked either, in the last copy.
 
     Args:
         configured: keys from the environment, with every scope.
@@ -84,6 +86,7 @@ class Authenticator:
 
         Raises:
             Problem: 401 without a valid key, 429 beyond the key's rate.
+            StoreUnavailableError: the store was away since the start, and nobody knows the keys.
         """
         header = request.headers.get("authorization")
         if header is None:
@@ -100,7 +103,7 @@ class Authenticator:
             if self._open and not self._configured and not self._callers:
                 return LOCAL
             raise _unauthorized("the API key is not valid")
-        self._limiter.spend(caller, request)
+        await self._limiter.spend(caller, request)
         self._note_use(caller)
         return caller
 
@@ -110,8 +113,14 @@ class Authenticator:
         async with self._refreshing:
             if time.monotonic() - self._refreshed < REFRESH_S:
                 return
-            keys = await asyncio.to_thread(self._keys.list)
-            self._callers = {key.sha256: _caller(key) for key in keys}
+            try:
+                keys = await asyncio.to_thread(self._keys.list)
+            except StoreUnavailableError as error:
+                if self._refreshed == float("-inf"):
+                    raise
+                log.warning("the store is away: the keys known last hold on", error=str(error))
+            else:
+                self._callers = {key.sha256: _caller(key) for key in keys}
             self._refreshed = time.monotonic()
 
     def _note_use(self, caller: Caller) -> None:

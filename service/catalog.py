@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from models.core.checkpoint import Checkpoint, CheckpointConfig, CheckpointError
 from models.core.registry import UnknownMethodError
+from models.core.store import StoreUnavailableError
 from models.core.versions import UnknownVersionError, Version, Versions
 from service.auth import Caller
 from service.problems import FieldError, Problem
@@ -29,7 +30,9 @@ class Served:
 
 
 class Catalog:
-    """Resolves model ids; a version made by a job is found within a second of its publication."""
+    """Resolves model ids; a version made by a job is found within a second of its publication. While the store is
+    away, what was known last is served on.
+    """
 
     def __init__(self, versions: Versions) -> None:
         self._versions = versions
@@ -40,6 +43,7 @@ class Catalog:
 
         Raises:
             Problem: 404 where there is none, or where it belongs to another key.
+            StoreUnavailableError: nobody asked for it before the store went away.
         """
         fresh, known = self._known.get(model, (0.0, None))
         if known is None or time.monotonic() - fresh > FRESH_S:
@@ -48,6 +52,9 @@ class Catalog:
             except (UnknownMethodError, UnknownVersionError):
                 self._known.pop(model, None)
                 raise unknown_model(model, field) from None
+            except StoreUnavailableError:
+                if known is None:
+                    raise
             except CheckpointError as error:
                 raise Problem(503, f"the model `{model}` is damaged: {error}", code="model_failed") from error
             self._known[model] = (time.monotonic(), known)

@@ -6,6 +6,7 @@ The environment that :func:`prepare_environment` sets must be there before Ray i
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TextIO
 
 from models.core.registry import MethodEntry, Registry
@@ -25,6 +27,8 @@ from service.settings import Settings
 APPLICATION = "models"
 POOL = "pool"
 EVERY_METHOD = "*"
+ROOT = Path(__file__).resolve().parents[1]
+OF_A_GATEWAY = ("home", "host", "port", "redis_url", "api_keys", "ray_address", "ray_metrics_port")
 GRPC_MESSAGE_BYTES = 64 << 20
 FLAGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -65,6 +69,15 @@ def _for_replicas(settings: Settings) -> str:
     roots = os.pathsep.join(str(root.resolve()) for root in settings.method_roots)
     update = {"home": settings.home.resolve(), "methods_path": roots, "api_keys": "", "redis_url": None}
     return settings.model_copy(update=update).model_dump_json()
+
+
+def revision(settings: Settings) -> str:
+    """Code and settings of replicas as a name: a gateway that joins a cluster where they run changes nothing there."""
+    digest = hashlib.sha256(settings.model_dump_json(exclude=set(OF_A_GATEWAY)).encode())
+    for root in (ROOT / "models", ROOT / "service", *settings.method_roots):
+        for path in sorted(path for kind in ("*.py", "*.toml") for path in root.rglob(kind)):
+            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _log_stream(settings: Settings) -> TextIO:
@@ -122,6 +135,8 @@ def application(registry: Registry, settings: Settings) -> Any:
             self._cpu_seconds = now
             return replace(reply, first=before is None, cpu_seconds=now - (before or 0.0))
 
+    version = revision(settings)
+
     def bound(name: str, replicas: int, *others: Any, **options: Any) -> Any:
         deployment: Any = serve.deployment(
             Replica,
@@ -130,11 +145,15 @@ def application(registry: Registry, settings: Settings) -> Any:
             health_check_period_s=5,
             health_check_timeout_s=30,
             graceful_shutdown_timeout_s=5,
+            max_surge_percent=100,  # new replicas are there before old ones go
             logging_config={"enable_access_log": False},  # the gateway's lines say more, and Ray's go with its folder
             ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
             **options,
         )
-        return deployment.bind(_for_replicas(settings), replicas == 1, *others)
+        named = deployment.options(
+            version=version, _internal=True
+        )  # Serve's own names are random: each start an update
+        return named.bind(_for_replicas(settings), replicas == 1, *others)
 
     own = {name for entry in registry.values() if (name := deployment_of(entry, settings)) != POOL}
     scaling = {

@@ -13,7 +13,7 @@ from fastapi import Request
 
 from models.core.datasets import DatasetOptions, DatasetRecord
 from models.core.datasets.ingest import IngestAnswer, IngestTask
-from models.core.store import StoreFullError
+from models.core.store import StoreFullError, StoreUnavailableError
 from service.problems import FieldError, Problem, unavailable
 from service.services import Services
 from service.uploads import Upload
@@ -30,6 +30,7 @@ async def ingest(request: Request, services: Services, owner: str, upload: Uploa
 
     Raises:
         Problem: 422 naming what is wrong with the file, 507 the store is full.
+        StoreUnavailableError: the store does not answer.
     """
     task = _task(services, owner).model_copy(
         update={
@@ -51,6 +52,7 @@ async def warm(request: Request, services: Services, record: DatasetRecord) -> N
 
     Raises:
         Problem: 404 it was deleted meanwhile, 507 the disk is full.
+        StoreUnavailableError: the store does not answer.
     """
     await _run(request, _task(services, record.owner).model_copy(update={"dataset": record.id}))
 
@@ -76,6 +78,8 @@ async def _run(request: Request, task: IngestTask) -> IngestAnswer:
         raise Problem(422, f"the data set cannot be used: {answer.detail}", errors=errors, code="invalid_dataset")
     if answer.outcome == "full":
         raise full()
+    if answer.outcome == "away":
+        raise StoreUnavailableError(answer.detail)
     if answer.outcome == "unknown":
         raise Problem(404, "the data set was deleted", code="dataset_not_found")
     return answer

@@ -37,14 +37,18 @@ def check_keys(settings: Settings) -> None:
     """Other machines may reach the gateway only when a key exists.
 
     Raises:
-        StartError: the host is not loopback and there is no key.
+        StartError: the host is not loopback and there is no key, or the store that may hold one does not answer.
     """
     if settings.loopback or settings.api_keys.strip(" ,"):
         return
-    from models.core.store import BlobStore
+    from models.core.store import BlobStore, StoreUnavailableError
     from service.keys import KeyStore
 
-    if not KeyStore(BlobStore(settings.store)).list():
+    try:
+        keys = KeyStore(BlobStore(settings.store)).list()
+    except StoreUnavailableError as error:
+        raise StartError(str(error), CHILD_FAILED) from error
+    if not keys:
         raise StartError(
             f"DEEPNIGHT_HOST={settings.host} can be reached from other machines, and there is no API key: "
             "make one (deepnight keys create --name NAME --scopes infer,data,jobs) or set DEEPNIGHT_API_KEYS",

@@ -17,9 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from models.core.store import StoreUnavailableError
+
 log = structlog.get_logger("deepnight.gateway")
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it but the logs and metrics
+STORE_RETRY_S = 5
 OPENAI_PREFIXES = ("/v1/embeddings", "/v1/images", "/v1/models")
 OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -126,7 +129,7 @@ def install(app: FastAPI) -> None:
     async def on_exception(request: Request, error: Exception) -> Response:
         return answer_exception(error, request)
 
-    for kind in (Problem, RequestValidationError, HTTPException, ClientDisconnect, Exception):
+    for kind in (Problem, RequestValidationError, HTTPException, ClientDisconnect, StoreUnavailableError, Exception):
         app.add_exception_handler(kind, on_exception)
 
 
@@ -139,6 +142,9 @@ def answer_exception(error: Exception, request: Request) -> Response:
             problem = _from_validation(error)
         case HTTPException():
             problem = Problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+        case StoreUnavailableError():
+            log.warning("the store does not answer", path=request.url.path, error=str(error))
+            problem = unavailable("the blob store cannot be reached", STORE_RETRY_S, "store_unavailable")
         case ClientDisconnect():
             problem = Problem(CLIENT_CLOSED_REQUEST, "the client closed the connection")
         case _:

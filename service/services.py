@@ -15,6 +15,7 @@ from service.inference import Inference
 from service.keys import KeyStore
 from service.metrics import Metrics
 from service.settings import Settings
+from service.storelook import StoreLook
 from workers.client import JobsClient
 
 
@@ -27,6 +28,7 @@ class Services:
     versions: Versions
     catalog: Catalog
     store: BlobStore
+    store_look: StoreLook
     datasets: DatasetStore
     jobs: JobsClient
     inference: Inference
@@ -56,6 +58,7 @@ def make_services(settings: Settings, metrics: Metrics) -> Services:
         versions=versions,
         catalog=Catalog(versions),
         store=store,
+        store_look=StoreLook(store),
         datasets=DatasetStore(store, cache, settings.dataset_limits),
         jobs=JobsClient(settings.redis_url or "redis://127.0.0.1:6379/0", settings),
         inference=Inference(settings, versions, metrics),

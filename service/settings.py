@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 class Settings(BaseSettings):
     """All settings with their defaults; sizes in bytes, durations in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="DEEPNIGHT_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="DEEPNIGHT_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     home: Path = Path(".deepnight")
-    redis_url: str | None = Field(default=None, description="unset: an embedded Valkey is started in `home`")
-    store_url: str | None = Field(default=None, description="unset: the folder `home`/store")
+    redis_url: str | None = Field(
+        default=None, repr=False, description="unset: an embedded Valkey is started in `home`"
+    )
+    store_url: str | None = Field(default=None, repr=False, description="unset: the folder `home`/store")
     api_keys: str = Field(default="", repr=False, description="comma-separated keys with every scope")
     ray_address: str = "local"
     ray_metrics_port: int = Field(default=0, ge=0, le=65535, description="of a Ray started here; 0: any free port")
@@ -61,6 +63,15 @@ class Settings(BaseSettings):
 
     log_format: Literal["auto", "json", "pretty"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, url: str | None) -> str | None:
+        from workers.sentinels import check_redis_url
+
+        if url is not None:
+            check_redis_url(url)
+        return url
 
     @cached_property
     def store(self) -> str:

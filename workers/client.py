@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from models.core.store import BlobStore
 from service.settings import Settings
-from workers import scripts
+from workers import buckets, scripts
 from workers.connect import prompt, prompt_async
 from workers.errors import (
     IdempotencyConflictError,
@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 KEEP_ALIVE_S = 15.0
+BUCKET_S = 0.5
 INLINE_BYTES = 64 << 10
 _NAMESPACE = uuid.UUID("6f8b3f0a-6d0b-4a53-9d2e-0c6a35f1b6a4")
 _DATASET_ID = re.compile(r"\bds_[0-9a-f]+")
@@ -64,6 +65,7 @@ class JobsClient:
         self._settings = settings
         self._redis = prompt_async(redis_url)
         self._readers = prompt_async(redis_url, socket_timeout=KEEP_ALIVE_S + 5)
+        self._buckets = prompt_async(redis_url, socket_timeout=BUCKET_S, retries=0)
         self._queue_redis = prompt(redis_url)
         self._store = BlobStore(settings.store)
         self._create = self._redis.register_script(scripts.CREATE)
@@ -236,6 +238,11 @@ class JobsClient:
         with queue_errors():
             return await exchange(self._redis, message)
 
+    async def take_token(self, key: str, per_minute: int) -> tuple[bool, float]:
+        """Take a token of a key's bucket: whether there was one, and how many are left. Does not wait for Redis."""
+        with queue_errors():
+            return await buckets.take(self._buckets, key, per_minute)
+
     async def ping(self) -> bool:
         """Whether Redis answers."""
         try:
@@ -258,6 +265,7 @@ class JobsClient:
         """Close the connections."""
         await self._redis.aclose()
         await self._readers.aclose()
+        await self._buckets.aclose()
         self._queue_redis.close()
 
     async def _known(self, job_id: str) -> JobRecord:

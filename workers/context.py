@@ -29,6 +29,7 @@ from workers.uploads import upload
 
 log = logging.getLogger("deepnight.job")
 
+_STATE = re.compile(r"state-(\d+)\.npz$")
 _ARTIFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -130,7 +131,8 @@ class WorkerContext(JobContext):
         self._outbox.check()
 
     def load_state(self) -> State | None:
-        """The resume point that the latest attempt left."""
+        """The resume point that the latest attempt left, also where a Redis that failed over forgot its name."""
+        self._state_key = self._newest_state()
         if not self._state_key:
             return None
         path = self._folder / "resume.npz"
@@ -139,6 +141,14 @@ class WorkerContext(JobContext):
         path.unlink()
         self.curves = {name: [(step, value) for step, value in points] for name, points in facts["curves"].items()}
         return tensors, facts["meta"]
+
+    def _newest_state(self) -> str:
+        """The key in the record, or that of the file that took its place; empty where there is none."""
+        if not self._state_key or self._store.exists(self._state_key):
+            return self._state_key
+        folder = self._state_key.rpartition("/")[0]
+        numbers = {int(found[1]): found[0] for found in map(_STATE.search, self._store.keys(folder)) if found}
+        return f"{folder}/{numbers[max(numbers)]}" if numbers else ""
 
     def artifact(self, name: str, media_type: str) -> Path:
         """A path to write the artifact ``name`` to; it is stored when the run succeeds.

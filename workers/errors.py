@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import redis
 
+from workers.connect import refuses
+
 
 class QueueUnavailableError(RuntimeError):
     """Redis cannot be reached or cannot store anything."""
@@ -55,6 +57,6 @@ def queue_errors() -> Iterator[None]:
     ) as error:
         raise QueueUnavailableError("the job queue cannot be reached") from error
     except redis.ResponseError as error:
-        if str(error).startswith(("MISCONF", "READONLY", "LOADING", "MASTERDOWN")):
+        if refuses(error):
             raise QueueUnavailableError("the job queue cannot store anything now") from error
         raise

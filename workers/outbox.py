@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from models.core.run import Cancelled
+from workers.connect import AWAY
 from workers.records import Records
 
 log = logging.getLogger("deepnight.job")
@@ -112,5 +113,5 @@ class Outbox:
             sent = time.monotonic()
             try:
                 self.flush()
-            except (redis.ConnectionError, redis.TimeoutError):
+            except AWAY:
                 log.warning("Redis is away; job %s goes on", self._job_id)

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from models.core.registry import Registry
 from models.core.run import Cancelled
-from models.core.store import BlobStore
+from models.core.store import BlobStore, StoreUnavailableError
 from service import tracing
 from service.settings import Settings
 from workers import kinds
-from workers.connect import patient
+from workers.connect import AWAY, patient
 from workers.context import WorkerContext
 from workers.outbox import LOST_EXIT, Outbox
 from workers.pages import INDEX, ROWS, Pages, split_pages
@@ -31,6 +29,8 @@ from workers.worker import scratch_folder
 log = logging.getLogger("deepnight.job")
 
 BEGUN, CANCELLED, EXHAUSTED, LEASE_LOST = 1, 2, 3, -1
+STORE_PATIENCE_S = 55.0  # as long as a job waits for Redis
+GONE: tuple[type[Exception], ...] = (*AWAY, StoreUnavailableError)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run_job(job_id: str) -> None:
 
 
 def _run(settings: Settings, records: Records, record: JobRecord, scratch: Path) -> None:
-    """Run and record, or leave the process where Redis is gone so that the job is run again."""
+    """Run and record, or leave the process where Redis or the store is gone so that the job is run again."""
     started = time.monotonic()
     log.info("job %s (%s) starts, run %d", record.id, record.kind, record.attempts)
     outbox = Outbox(records, record.id, record.attempt)
@@ -81,8 +81,8 @@ def _run(settings: Settings, records: Records, record: JobRecord, scratch: Path)
         outbox.start()
         outcome = _outcome(context, record)
         _record(records, record, context, outbox, outcome)
-    except (redis.ConnectionError, redis.TimeoutError):
-        log.exception("Redis is away for too long: job %s is given up here and run again", record.id)
+    except GONE:
+        log.exception("Redis or the store is away for too long: job %s is given up here and run again", record.id)
         os._exit(LOST_EXIT)
     log.info("job %s %s after %.1f s", record.id, outcome.status, time.monotonic() - started)
 
@@ -95,7 +95,7 @@ def _context(settings: Settings, record: JobRecord, outbox: Outbox, scratch: Pat
     # The job is the only computation of its worker: it takes every core unless the operator said otherwise.
     if "torch_threads" in settings.model_fields_set:
         torch.set_num_threads(settings.torch_threads)
-    registry, store = Registry(*settings.method_roots), BlobStore(settings.store)
+    registry, store = Registry(*settings.method_roots), BlobStore(settings.store, patience_s=STORE_PATIENCE_S)
     device = str(pick_device(settings.device))
     return WorkerContext(record, settings, registry, store, outbox, device=device, scratch=scratch)
 
@@ -110,7 +110,7 @@ def _outcome(context: WorkerContext, record: JobRecord) -> Outcome:
         return Outcome("succeeded", json.dumps(rest, allow_nan=False), pages)
     except Cancelled:
         return Outcome("cancelled")
-    except (redis.ConnectionError, redis.TimeoutError):
+    except GONE:
         raise
     except Exception as error:
         known = explain(error, context.settings.job_timeout_s)

@@ -63,7 +63,7 @@ async def look(services: Services) -> dict[str, str]:
     """State of each dependency, ``ok`` or what is wrong; the queue is asked at most every five seconds."""
     checks = {
         "serve": "ok" if services.inference.ready() else "starting",
-        "store": await asyncio.to_thread(_check_store, services),
+        "store": "ok" if await services.store_look.answers() else "unreachable",
         **await _check_queue(services),
     }
     for dependency, state in checks.items():
@@ -82,14 +82,6 @@ async def _look_at_replicas(services: Services) -> None:
     except Exception:  # Ray's own errors have no common class; a scrape must not fail with its controller
         log.warning("Serve's controller does not answer", exc_info=True)
         replicas.latest = {}
-
-
-def _check_store(services: Services) -> str:
-    try:
-        services.store.exists("versions/any")
-    except OSError:
-        return "unreachable"
-    return "ok"
 
 
 async def _check_queue(services: Services) -> dict[str, str]:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from models.core.datasets.errors import DatasetError, UnknownDatasetError
 from models.core.datasets.options import DatasetOptions, Limits
 from models.core.datasets.store import DatasetRecord, DatasetStore
-from models.core.store import BlobStore, StoreFullError
+from models.core.store import BlobStore, StoreFullError, StoreUnavailableError
 
 _PR_SET_PDEATHSIG = 1
 _OVERHEAD = 4 << 30  # address space of the interpreter and its libraries, most of it never touched
@@ -45,7 +45,7 @@ class IngestTask(BaseModel):
 class IngestAnswer(BaseModel):
     """What became of the task; ``field``, ``row`` and ``member`` say where a refused file is wrong."""
 
-    outcome: Literal["done", "refused", "full", "unknown"]
+    outcome: Literal["done", "refused", "full", "away", "unknown"]
     record: DatasetRecord | None = None
     created: bool = False
     detail: str = ""
@@ -56,14 +56,8 @@ class IngestAnswer(BaseModel):
 
 def run(task: IngestTask) -> IngestAnswer:
     """Do ``task``; errors become part of the answer."""
-    store = DatasetStore(BlobStore(task.store), task.cache, task.limits)
     try:
-        if task.dataset is not None:
-            store.load(task.owner, task.dataset)
-            return IngestAnswer(outcome="done")
-        record, created = store.add(
-            task.owner, task.path, filename=task.filename, name=task.name, options=task.options, sha256=task.sha256
-        )
+        return _do(task, DatasetStore(BlobStore(task.store), task.cache, task.limits))
     except DatasetError as error:
         return IngestAnswer(outcome="refused", detail=str(error), field=error.field, row=error.row, member=error.member)
     except MemoryError:
@@ -72,6 +66,17 @@ def run(task: IngestTask) -> IngestAnswer:
         return IngestAnswer(outcome="unknown")
     except StoreFullError:
         return IngestAnswer(outcome="full")
+    except StoreUnavailableError as error:
+        return IngestAnswer(outcome="away", detail=str(error))
+
+
+def _do(task: IngestTask, store: DatasetStore) -> IngestAnswer:
+    if task.dataset is not None:
+        store.load(task.owner, task.dataset)
+        return IngestAnswer(outcome="done")
+    record, created = store.add(
+        task.owner, task.path, filename=task.filename, name=task.name, options=task.options, sha256=task.sha256
+    )
     return IngestAnswer(outcome="done", record=record, created=created)
 
 

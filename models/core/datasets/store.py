@@ -10,6 +10,7 @@ import builtins
 import hashlib
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -19,7 +20,7 @@ from models.core.datasets.cache import ParsedCache
 from models.core.datasets.errors import UnknownDatasetError
 from models.core.datasets.options import DatasetOptions, Format, Limits
 from models.core.datasets.reading import format_of, read_dataset
-from models.core.store import BlobStore
+from models.core.store import BlobStore, StoreUnavailableError
 
 _ID = re.compile(r"ds_[0-9a-f]{32}")
 
@@ -176,9 +177,7 @@ class DatasetStore:
         if path is None:
             path = self._files / f"{record.id}.{record.format}"
             if not path.exists():
-                partial = path.with_name(f".{time.time_ns()}.{path.name}")
-                self._store.get_file(key, partial)
-                partial.replace(path)
+                self._store.get_file(key, path)
         return path, record.format
 
     def delete(self, owner: str | None, dataset_id: str) -> None:
@@ -200,7 +199,8 @@ class DatasetStore:
             self._store.put_file(_file_key(record), path)
             self._store.put(f"{prefix}/record.json", record.model_dump_json().encode())
         except BaseException:
-            self._store.delete(prefix)
+            with suppress(StoreUnavailableError):
+                self._store.delete(prefix)
             raise
         self._parsed.put(record.id, dataset)
 

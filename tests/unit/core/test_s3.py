@@ -1,7 +1,4 @@
-"""The blob store on a real S3 server: ``moto_server`` from an environment of its own (``pipx install 'moto[server]'``).
-
-Its dependencies do not go together with those of the service, so it is run as a program; without it this is skipped.
-"""
+"""The blob store on a real S3 server."""
 
 import json
 import os
@@ -11,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -22,41 +20,27 @@ from models.core.checkpoint import Checkpoint, CheckpointConfig
 from models.core.datasets import DatasetStore
 from models.core.inputs import VectorSpec
 from models.core.registry import Registry
-from models.core.store import BlobStore
+from models.core.store import BlobStore, StoreUnavailableError
 from models.core.versions import Versions
+from tests import s3
 from tests.unit.workers.stack import Stack
 from workers.pages import INDEX, ROWS, read_page, split_pages
 
-SERVER = os.environ.get("DEEPNIGHT_TEST_S3_SERVER") or shutil.which("moto_server")
-pytestmark = pytest.mark.skipif(SERVER is None, reason="moto_server is not installed")
+pytestmark = s3.needed
 
 
 @pytest.fixture(scope="module")
 def server():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([SERVER, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(200):
-        try:
-            urllib.request.urlopen(url, timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.05)
-    urllib.request.urlopen(urllib.request.Request(f"{url}/deepnight", method="PUT"), timeout=5).close()
-    yield url
-    process.terminate()
-    process.wait()
+    running = s3.S3()
+    yield running
+    running.close()
 
 
 @pytest.fixture
 def url(server, monkeypatch, request):
-    for name, value in {
-        "ENDPOINT_URL": server, "ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1"
-    }.items():  # fmt: skip
-        monkeypatch.setenv(f"AWS_{name}", value)
-    return f"s3://deepnight/{request.node.name}"
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3.BUCKET}/{request.node.name}"
 
 
 def _send(url: str, method: str, data: bytes = b"") -> tuple[bytes, str | None]:
@@ -104,7 +88,7 @@ def test_keys_appear_whole_or_not_at_all(url):
 
 
 def test_an_object_of_several_parts(url, server):
-    if b"<CompleteMultipartUploadResult" not in _complete_upload(f"{server}/deepnight/probe"):
+    if b"<CompleteMultipartUploadResult" not in _complete_upload(f"{server.url}/{s3.BUCKET}/probe"):
         pytest.skip("this moto_server misnames its answer to a completed upload, as 5.2.1 does")
     store, data = BlobStore(url), os.urandom(11 << 20)
     store.put("a", data)
@@ -112,8 +96,56 @@ def test_an_object_of_several_parts(url, server):
 
 
 def test_a_missing_bucket_is_told(url):
-    with pytest.raises(OSError, match="NO_SUCH_BUCKET"):
+    with pytest.raises(StoreUnavailableError, match="NO_SUCH_BUCKET"):
         BlobStore("s3://no-such-bucket/x").put("a", b"b")
+
+
+def test_a_server_that_is_away_is_no_empty_store(url, server, monkeypatch):
+    monkeypatch.setattr("models.core.store.S3_ATTEMPTS", 1)
+    store = BlobStore(url)
+    store.put("keys/a.json", b"one")
+    server.shut()
+    try:
+        started = time.monotonic()
+        for call in (store.get, store.size, store.open, store.exists, store.keys, store.folders, store.delete):
+            with pytest.raises(StoreUnavailableError):
+                call("keys/a.json")
+        with pytest.raises(StoreUnavailableError):
+            store.put("keys/b.json", b"two")
+        assert time.monotonic() - started < 20
+    finally:
+        server.open()
+    assert (store.keys("keys"), store.exists("keys/a.json"), store.exists("keys/b.json")) == (
+        ["keys/a.json"],
+        True,
+        False,
+    )
+
+
+def test_the_patient_wait_for_it(url, server):
+    BlobStore(url).put("a", b"one")
+    server.shut()
+    threading.Timer(3, server.open).start()
+    assert BlobStore(url, patience_s=30).get("a") == b"one"
+
+
+def test_a_silent_server_does_not_hold_for_long(url, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr("models.core.store.S3_SILENCE_S", 1.0)
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailableError):
+            BlobStore(url).exists("a")
+    assert time.monotonic() - started < 10
+
+
+def test_a_fetched_file_is_whole_or_absent(url, server, tmp_path, monkeypatch):
+    store = BlobStore(url)
+    store.put("a", os.urandom(3 << 20))
+    monkeypatch.setattr(store._fs, "get_file", lambda source, target: Path(target).write_bytes(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        store.get_file("a", tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_data_sets_versions_and_pages(url, tmp_path):

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from models.core.store import BlobStore, StoreFullError
+from models.core.store import BlobStore, StoreFullError, StoreUnavailableError
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -55,3 +55,33 @@ def test_absent_keys(store):
         store.get("none")
     assert store.keys("none") == []
     assert store.folders("none") == []
+
+
+def test_a_store_that_could_not_be_asked_is_not_empty(store, monkeypatch):
+    store.put("keys/a.json", b"one")
+
+    def refuse(*args, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    for name in ("info", "ls"):
+        monkeypatch.setattr(store._fs, name, refuse)
+    for call in (store.exists, store.keys, store.folders):
+        with pytest.raises(StoreUnavailableError, match="Input/output error"):
+            call("keys")
+
+
+def test_whoever_has_patience_asks_again(tmp_path, monkeypatch):
+    store, asked = BlobStore(str(tmp_path), patience_s=10), []
+    store.put("a", b"one")
+    monkeypatch.setattr("models.core.store.AGAIN_S", 0.01)
+    read = store._fs.cat_file
+
+    def flaky(path):
+        asked.append(path)
+        if len(asked) < 3:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(store._fs, "cat_file", flaky)
+    assert store.get("a") == b"one"
+    assert len(asked) == 3

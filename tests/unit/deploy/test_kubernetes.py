@@ -163,3 +163,12 @@ def test_gpus_are_asked_for_where_the_settings_share_them(built):
         }
         assert asked["serving"] == asked["deepnight-worker"] == (shared > 0), overlay
         assert not asked["head"]
+
+
+def test_certificates_of_a_redis_are_where_its_url_can_name_them(built):
+    for name, template in templates(built["production"]):
+        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+        (container,) = template["spec"]["containers"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        secret = volumes[mounts["/etc/deepnight/redis"]]["secret"]
+        assert (secret["secretName"], secret["optional"]) == ("deepnight-redis-tls", True), name

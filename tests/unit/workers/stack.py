@@ -16,6 +16,7 @@ from models.core.registry import Registry
 from models.core.store import BlobStore
 from service.settings import Settings
 from workers.client import JobsClient, JobSpec
+from workers.connect import patient
 from workers.environment import environment
 from workers.kinds import validate
 from workers.valkey import EmbeddedValkey
@@ -31,7 +32,7 @@ class Stack:
         self.valkey = EmbeddedValkey(home)
         settings = {
             "home": home,
-            "redis_url": self.valkey.start(),
+            "redis_url": overrides.get("redis_url") or self.valkey.start(),
             "methods_path": str(METHODS),
             "job_lease_s": LEASE_S,
             "job_interval_s": INTERVAL_S,
@@ -42,10 +43,15 @@ class Stack:
         self.registry = Registry(METHODS)
         self.store = BlobStore(self.settings.store)
         self.datasets = DatasetStore(self.store, home / "cache")
-        self.redis = redis.Redis.from_url(self.settings.redis_url, decode_responses=True)
+        self.redis = self._look_inside()
         self.workers = []
         self._runner = asyncio.Runner()
         self.client = self._runner.run(self._connect())
+
+    def _look_inside(self):
+        if "+sentinel" in self.settings.redis_url:
+            return patient(self.settings.redis_url, decode=True)
+        return redis.Redis.from_url(self.settings.redis_url, decode_responses=True)
 
     async def _connect(self):
         return JobsClient(self.settings.redis_url, self.settings)
