@@ -30,12 +30,17 @@ class Audit:
         return [*self.lost, *self.stuck, *self.failed, *self.doubled, *self.wrong, *self.uploads_lost]
 
 
-def audit(api, load, injector):
-    """Look at every acknowledged job and data set once all is calm; jobs have ``STUCK_S`` to end."""
+def audit(api, load, deaths_of, excuse):
+    """Look at every acknowledged job and data set once all is calm; jobs have ``STUCK_S`` to end.
+
+    Args:
+        deaths_of: how often a job's process was killed, by its id.
+        excuse: whether a job may have failed, by its record.
+    """
     found = Audit(jobs=len(load.jobs), uploads=len(load.uploads))
     until = time.monotonic() + STUCK_S
     for accepted in load.jobs:
-        _look_at_job(api, accepted, injector, until, found)
+        _look_at_job(api, accepted, deaths_of(accepted.id), excuse, until, found)
     _look_for_repetitions(api, load, found)
     for identifier, expected in load.uploads.items():
         content = api.get(f"/v1/datasets/{identifier}/content")
@@ -44,7 +49,7 @@ def audit(api, load, injector):
     return found
 
 
-def _look_at_job(api, accepted, injector, until, found):
+def _look_at_job(api, accepted, deaths, excuse, until, found):
     job = api.get(f"/v1/jobs/{accepted.id}").json()
     while job.get("status") in ("queued", "running") and time.monotonic() < until:
         job = api.get(f"/v1/jobs/{accepted.id}", params={"wait": 20}).json()
@@ -55,10 +60,10 @@ def _look_at_job(api, accepted, injector, until, found):
         found.stuck.append(seen)
     elif job["status"] == "succeeded":
         _look_at_result(api, accepted, job, found)
-    elif _given_up(job) and injector.deaths_of(accepted.id) >= MAX_RUNS:
+    elif (_given_up(job) and deaths >= MAX_RUNS) or excuse(job):
         found.given_up += 1
     else:
-        found.failed.append(f"{seen} after {injector.deaths_of(accepted.id)} kills")
+        found.failed.append(f"{seen} after {deaths} kills")
 
 
 def _given_up(job):

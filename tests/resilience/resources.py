@@ -1,0 +1,199 @@
+"""No space on the disk, no memory in Redis, a clock that jumps: under load, and gone again after a while."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+
+from tests.e2e.stack import Stack
+from tests.resilience.answers import ask_beforehand
+from tests.resilience.outcome import under_load
+from tests.resilience.parts import processes
+from tests.resilience.trial import NotPossible, of
+from workers.valkey import EmbeddedValkey
+
+CALM_S = 4.0
+FAULT_S = 12.0
+RECOVERY_S = 60.0
+DISK_BYTES = 400 << 20
+ROOM_BYTES = 128 << 10
+JUMP_S = 3600
+
+
+class Window:
+    """The time of a fault; requests that touch it may be refused as the documentation says."""
+
+    def __init__(self, allowed):
+        self._allowed = allowed
+        self._begin, self._end = float("inf"), float("inf")
+
+    def open(self):
+        self._begin = time.monotonic()
+
+    def close(self):
+        self._end = time.monotonic()
+
+    def explain(self, sample):
+        inside = sample.ended >= self._begin and sample.started <= self._end
+        return "refused" if inside and sample.retry and self._allowed(sample) else "none"
+
+
+async def _until_answered(stack, path):
+    """Seconds until ``path`` answers 200."""
+    started = time.monotonic()
+    with stack.client() as api:
+        while (await asyncio.to_thread(api.get, path)).status_code != 200:
+            if time.monotonic() > started + RECOVERY_S:
+                raise TimeoutError(path)
+            await asyncio.sleep(0.1)
+    return time.monotonic() - started
+
+
+def full_disk():
+    """The state folder on a small file system of its own, which is filled and emptied again."""
+    with tempfile.TemporaryDirectory() as folder, _small_disk(Path(folder)) as disk:
+        stack = Stack(disk / "home").start().wait_ready()
+        try:
+            with stack.client() as api:
+                asked = ask_beforehand(api)
+            return _fill_under_load(stack, asked, disk)
+        finally:
+            stack.stop()
+            assert stack.gone(10) == []
+
+
+def _fill_under_load(stack, asked, disk):
+    # A full disk refuses uploads, and stops the queue, which can no longer keep its promise.
+    window = Window(
+        lambda sample: (sample.kind, sample.why) == ("upload", "507") or (sample.of_jobs and sample.why == "503")
+    )
+    seconds = []
+
+    async def faults(_):
+        await asyncio.sleep(CALM_S)
+        window.open()
+        filler = disk / "filler"
+        await asyncio.to_thread(_fill, filler)
+        await asyncio.sleep(FAULT_S)
+        filler.unlink()
+        seconds.append(await _until_answered(stack, "/v1/jobs"))
+        window.close()
+        await asyncio.sleep(CALM_S)
+
+    def excuse(job):
+        return job["status"] == "failed" and job["error"]["type"].endswith(":store-full")
+
+    outcome = under_load(stack, asked, "disk full", faults, explain=window.explain, excuse=excuse)
+    return of(
+        outcome, f"state folder full for {FAULT_S:.0f} s", f"jobs taken again {seconds[0]:.1f} s after there is room"
+    )
+
+
+def _fill(path):
+    """Take all space that is there, to the last block."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+@contextlib.contextmanager
+def _small_disk(folder):
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        raise NotPossible(f"a file system of its own needs root: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def full_redis(stack, asked):
+    """No memory for the queue: as much as it has, and nothing is evicted."""
+    window = Window(lambda sample: sample.of_jobs and sample.why == "503")
+    seconds = []
+
+    async def faults(_):
+        client = redis.Redis.from_url(EmbeddedValkey(stack.home).url)
+        await asyncio.sleep(CALM_S)
+        window.open()
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + ROOM_BYTES)
+        await asyncio.sleep(FAULT_S)
+        client.config_set("maxmemory", 0)
+        seconds.append(await _until_answered(stack, "/v1/jobs"))
+        window.close()
+        client.close()
+        await asyncio.sleep(CALM_S)
+
+    outcome = under_load(stack, asked, "Redis at maxmemory", faults, explain=window.explain, submitters=2)
+    done = f"`maxmemory` {ROOM_BYTES >> 10} KiB above what is used, `noeviction`, for {FAULT_S:.0f} s"
+    return of(outcome, done, f"jobs taken again {seconds[0]:.1f} s after it is raised")
+
+
+def clock():
+    """The service's own idea of the time jumps an hour ahead and back; the machine's clock stays as it is."""
+    library = _faketime()
+    with tempfile.TemporaryDirectory() as folder:
+        offset = Path(folder) / "offset"
+        offset.write_text("+0")
+        fake = {"LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
+        fake |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1"}
+        with _environment(fake):
+            stack = Stack(Path(folder) / "home").start()
+        try:
+            stack.wait_ready()
+            with stack.client() as api:
+                asked = ask_beforehand(api)
+            return _jump_under_load(stack, asked, offset)
+        finally:
+            stack.stop()
+            assert stack.gone(10) == []
+
+
+def _jump_under_load(stack, asked, offset):
+    before = {role: [p.pid for p in processes(stack, role)] for role in ("gateway", "worker", "replica")}
+    times = []
+
+    async def faults(_):
+        for jump in (JUMP_S, 0, -JUMP_S, 0):
+            await asyncio.sleep(FAULT_S)
+            offset.write_text(f"{jump:+d}")
+            with stack.client() as api:
+                job = api.post("/v1/jobs", json=asked[1][0].named(f"clock-{len(times)}")).raise_for_status().json()
+            times.append(job["created_at"] - time.time())
+        await asyncio.sleep(FAULT_S)
+
+    outcome = under_load(stack, asked, "clock jump", faults)
+    after = {role: [p.pid for p in processes(stack, role)] for role in before}
+    broken = [f"{role} was restarted" for role in before if before[role] != after[role]]
+    broken += ["the clock did not jump"] if max(times) - min(times) < 2 * JUMP_S - 60 else []
+    return of(
+        outcome,
+        "an hour ahead, back, an hour back, and ahead, 12 s apart (libfaketime)",
+        "no process restarted",
+        broken,
+    )
+
+
+def _faketime():
+    for folder in Path("/usr/lib").glob("*/faketime"):
+        if (library := folder / "libfaketime.so.1").exists():
+            return str(library)
+    raise NotPossible("libfaketime is not installed")
+
+
+@contextlib.contextmanager
+def _environment(variables):
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
