@@ -14,7 +14,7 @@ BOOTSTRAP = @$(PYTHON) scripts/bootstrap.py --torch "$(TORCH)"
 export TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install dev test fuzz bench lint format lock models-table clean
+.PHONY: help serve install dev test fuzz chaos bench lint format lock models-table clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -33,6 +33,9 @@ test: dev  ## every test: unit, contract, end to end over the real stack
 
 fuzz: dev  ## thousands of generated requests to every route; prints what each answered
 	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-150} $(BIN)/python -m pytest tests/fuzz -p no:warnings $(ARGS)
+
+chaos: dev  ## what the service survives: kill -9 of every part under load, and other faults; hours without ARGS
+	@$(BIN)/python -m tests.resilience $(ARGS)
 
 bench: dev  ## run the benchmarks and write their tables into README.md
 	@$(BIN)/python -m tests.benchmarks --write $(ARGS)

@@ -11,13 +11,15 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 _ERRORS: list[type[Exception]] = [redis.ConnectionError, redis.TimeoutError]
+#: What passes: Redis is away, has no memory for writes, or has become a replica of another.
+AWAY: tuple[type[Exception], ...] = (*_ERRORS, redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 
 
 def patient(url: str, *, decode: bool) -> redis.Redis:
-    """A client that rides out about 55 s without Redis before it raises."""
+    """A client that rides out about 55 s of :data:`AWAY` before it raises."""
     options: dict[str, Any] = {
         "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 60),
-        "retry_on_error": _ERRORS,
+        "retry_on_error": list(AWAY),
         "health_check_interval": 15,
         "socket_connect_timeout": 5,
         "decode_responses": decode,

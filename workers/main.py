@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 
-import redis
-
 from models.core.store import BlobStore
 from service.logs import configure
 from service.settings import Settings
-from workers.connect import patient
+from workers.connect import AWAY, patient
 from workers.janitor import Janitor
 from workers.records import Records
 from workers.worker import make_worker
@@ -42,7 +40,7 @@ def run_worker(settings: Settings) -> int:
         worker.work(logging_level="WARNING")
     except SystemExit:
         return 0
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except AWAY as error:
         log.error("the queue cannot be reached: %s", error)  # noqa: TRY400 - a traceback says nothing more
         return 1
     finally:

@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from models.core.run import Cancelled
+from workers.connect import AWAY
 from workers.records import Records
 
 log = logging.getLogger("deepnight.job")
@@ -77,7 +78,7 @@ class Outbox:
         """Send everything now.
 
         Raises:
-            redis.ConnectionError, redis.TimeoutError: Redis stayed away too long.
+            redis.RedisError: Redis stayed away, or without memory, for too long.
         """
         with self._sending:
             with self._pending:
@@ -112,5 +113,5 @@ class Outbox:
             sent = time.monotonic()
             try:
                 self.flush()
-            except (redis.ConnectionError, redis.TimeoutError):
+            except AWAY:
                 log.warning("Redis is away; job %s goes on", self._job_id)

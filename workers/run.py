@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from models.core.registry import Registry
 from models.core.run import Cancelled
 from models.core.store import BlobStore
 from service import tracing
 from service.settings import Settings
 from workers import kinds
-from workers.connect import patient
+from workers.connect import AWAY, patient
 from workers.context import WorkerContext
 from workers.outbox import LOST_EXIT, Outbox
 from workers.pages import INDEX, ROWS, Pages, split_pages
@@ -81,7 +79,7 @@ def _run(settings: Settings, records: Records, record: JobRecord, scratch: Path)
         outbox.start()
         outcome = _outcome(context, record)
         _record(records, record, context, outbox, outcome)
-    except (redis.ConnectionError, redis.TimeoutError):
+    except AWAY:
         log.exception("Redis is away for too long: job %s is given up here and run again", record.id)
         os._exit(LOST_EXIT)
     log.info("job %s %s after %.1f s", record.id, outcome.status, time.monotonic() - started)
@@ -110,7 +108,7 @@ def _outcome(context: WorkerContext, record: JobRecord) -> Outcome:
         return Outcome("succeeded", json.dumps(rest, allow_nan=False), pages)
     except Cancelled:
         return Outcome("cancelled")
-    except (redis.ConnectionError, redis.TimeoutError):
+    except AWAY:
         raise
     except Exception as error:
         known = explain(error, context.settings.job_timeout_s)

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import redis
 from redis.client import Pipeline
 from rq import Queue
 from rq.exceptions import InvalidJobOperation
@@ -25,7 +24,7 @@ from rq.utils import as_text
 from rq.worker import Worker
 
 from service.settings import Settings
-from workers.connect import patient
+from workers.connect import AWAY, patient
 from workers.environment import environment
 from workers.queue import SERIALIZER, JobQueue, QueuedJob, job_queue, whole_seconds
 from workers.records import Records
@@ -96,7 +95,7 @@ class JobWorker(Worker):
                 self.kill_horse()
             else:
                 super().maintain_heartbeats(job, execution)
-        except (redis.ConnectionError, redis.TimeoutError):
+        except AWAY:
             log.warning("Redis is away; job %s goes on", job.id)
 
     def handle_job_failure(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.core.registry import Registry
 from tests.e2e.stack import Stack
-from tests.resilience import backlog, connections, kills, resources, soak, trial, upload
+from tests.resilience import backlog, clock, connections, kills, resources, soak, trial, upload
 from tests.resilience.answers import ask_beforehand
 from tests.resilience.faults import ROLES
 
@@ -39,7 +39,7 @@ def scenarios(options):
     }
     own = {
         "disk": resources.full_disk,
-        "clock": resources.clock,
+        "clock": clock.clock,
         "backlog": functools.partial(backlog.ten_thousand_jobs, Registry()),
         "upload": upload.two_gibibytes,
     }

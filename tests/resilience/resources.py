@@ -1,8 +1,7 @@
-"""No space on the disk, no memory in Redis, a clock that jumps: under load, and gone again after a while."""
+"""No space on the disk, no memory in Redis: under load, and gone again after a while."""
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import tempfile
 import time
@@ -13,7 +12,6 @@ import redis
 from tests.e2e.stack import Stack
 from tests.resilience.answers import ask_beforehand
 from tests.resilience.outcome import under_load
-from tests.resilience.parts import processes
 from tests.resilience.trial import NotPossible, of
 from workers.valkey import EmbeddedValkey
 
@@ -22,7 +20,6 @@ FAULT_S = 12.0
 RECOVERY_S = 60.0
 DISK_BYTES = 400 << 20
 ROOM_BYTES = 128 << 10
-JUMP_S = 3600
 
 
 class Window:
@@ -135,65 +132,3 @@ def full_redis(stack, asked):
     outcome = under_load(stack, asked, "Redis at maxmemory", faults, explain=window.explain, submitters=2)
     done = f"`maxmemory` {ROOM_BYTES >> 10} KiB above what is used, `noeviction`, for {FAULT_S:.0f} s"
     return of(outcome, done, f"jobs taken again {seconds[0]:.1f} s after it is raised")
-
-
-def clock():
-    """The service's own idea of the time jumps an hour ahead and back; the machine's clock stays as it is."""
-    library = _faketime()
-    with tempfile.TemporaryDirectory() as folder:
-        offset = Path(folder) / "offset"
-        offset.write_text("+0")
-        fake = {"LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
-        fake |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1"}
-        with _environment(fake):
-            stack = Stack(Path(folder) / "home").start()
-        try:
-            stack.wait_ready()
-            with stack.client() as api:
-                asked = ask_beforehand(api)
-            return _jump_under_load(stack, asked, offset)
-        finally:
-            stack.stop()
-            assert stack.gone(10) == []
-
-
-def _jump_under_load(stack, asked, offset):
-    before = {role: [p.pid for p in processes(stack, role)] for role in ("gateway", "worker", "replica")}
-    times = []
-
-    async def faults(_):
-        for jump in (JUMP_S, 0, -JUMP_S, 0):
-            await asyncio.sleep(FAULT_S)
-            offset.write_text(f"{jump:+d}")
-            with stack.client() as api:
-                job = api.post("/v1/jobs", json=asked[1][0].named(f"clock-{len(times)}")).raise_for_status().json()
-            times.append(job["created_at"] - time.time())
-        await asyncio.sleep(FAULT_S)
-
-    outcome = under_load(stack, asked, "clock jump", faults)
-    after = {role: [p.pid for p in processes(stack, role)] for role in before}
-    broken = [f"{role} was restarted" for role in before if before[role] != after[role]]
-    broken += ["the clock did not jump"] if max(times) - min(times) < 2 * JUMP_S - 60 else []
-    return of(
-        outcome,
-        "an hour ahead, back, an hour back, and ahead, 12 s apart (libfaketime)",
-        "no process restarted",
-        broken,
-    )
-
-
-def _faketime():
-    for folder in Path("/usr/lib").glob("*/faketime"):
-        if (library := folder / "libfaketime.so.1").exists():
-            return str(library)
-    raise NotPossible("libfaketime is not installed")
-
-
-@contextlib.contextmanager
-def _environment(variables):
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in variables:
-            del os.environ[name]
