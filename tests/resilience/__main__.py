@@ -33,6 +33,7 @@ def scenarios(options):
     shared |= {
         "random": functools.partial(kills.kill_at_random, minutes=options.minutes, seed=options.seed),
         "redis-memory": resources.full_redis,
+        "redis-silent": resources.silent_redis,
         "slow-clients": connections.slow_clients,
         "half-open": connections.half_open,
         "soak": functools.partial(soak.soak, minutes=options.soak_minutes),

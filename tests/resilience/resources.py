@@ -1,4 +1,4 @@
-"""No space on the disk, no memory in Redis: under load, and gone again after a while."""
+"""No space on the disk, no memory in Redis, a Redis that says nothing: under load, and gone again after a while."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,13 @@ import redis
 from tests.e2e.stack import Stack
 from tests.resilience.answers import ask_beforehand
 from tests.resilience.outcome import under_load
+from tests.resilience.parts import processes
 from tests.resilience.trial import NotPossible, of
 from workers.valkey import EmbeddedValkey
 
 CALM_S = 4.0
 FAULT_S = 12.0
+SILENT_S = 20.0
 RECOVERY_S = 60.0
 DISK_BYTES = 400 << 20
 ROOM_BYTES = 128 << 10
@@ -132,3 +134,25 @@ def full_redis(stack, asked):
     outcome = under_load(stack, asked, "Redis at maxmemory", faults, explain=window.explain, submitters=2)
     done = f"`maxmemory` {ROOM_BYTES >> 10} KiB above what is used, `noeviction`, for {FAULT_S:.0f} s"
     return of(outcome, done, f"jobs taken again {seconds[0]:.1f} s after it is raised")
+
+
+def silent_redis(stack, asked):
+    """The queue's connections stand, and nothing answers."""
+    window = Window(lambda sample: sample.of_jobs and sample.why == "503")
+    seconds = []
+
+    async def faults(_):
+        (server,) = processes(stack, "Redis")
+        await asyncio.sleep(CALM_S)
+        window.open()
+        server.suspend()
+        await asyncio.sleep(SILENT_S)
+        server.resume()
+        seconds.append(await _until_answered(stack, "/v1/jobs"))
+        window.close()
+        await asyncio.sleep(CALM_S)
+
+    outcome = under_load(stack, asked, "Redis silent", faults, explain=window.explain, submitters=2)
+    return of(
+        outcome, f"stopped (SIGSTOP) for {SILENT_S:.0f} s", f"jobs taken again {seconds[0]:.1f} s after it goes on"
+    )
