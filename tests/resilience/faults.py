@@ -70,7 +70,8 @@ class Injector:
     async def inject(self, role):
         """Kill, and wait for recovery; None where there was nothing to kill."""
         if role in ("worker", "job process"):
-            await asyncio.wait_for(_until(lambda: asyncio.to_thread(processes, self.stack, "job process")), RECOVERY_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(_until(lambda: self._there("job process")), RECOVERY_S)
             await asyncio.sleep(self._rng.uniform(0, 4))
         victim = await asyncio.to_thread(kill, self.stack, role)
         if victim is None:
@@ -80,6 +81,9 @@ class Injector:
         with suppress(TimeoutError):
             fault.back_at = await asyncio.wait_for(self._recovered(victim), RECOVERY_S)
         return fault
+
+    async def _there(self, role):
+        return bool(await asyncio.to_thread(processes, self.stack, role))
 
     def start(self, role):
         """The same without waiting."""
@@ -103,7 +107,7 @@ class Injector:
                 await _until(lambda: self._runs_again(http, victim.job, before))
             elif victim.role in ("worker", "job process", "controller"):
                 role = "controller" if victim.role == "controller" else "worker"
-                await _until(lambda: asyncio.to_thread(processes, self.stack, role))
+                await _until(lambda: self._there(role))
             if victim.role == "Redis":
                 await _until(lambda: _right(http.get("/v1/jobs", params={"limit": 1})))
             if victim.role in ("replica", "controller", "gateway"):
