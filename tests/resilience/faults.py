@@ -10,7 +10,7 @@ import httpx
 
 from tests.resilience.answers import Question
 from tests.resilience.load import FINAL, TIMEOUT_S
-from tests.resilience.parts import Victim, kill, processes
+from tests.resilience.parts import Victim, kill, processes, runs
 
 ROLES = ("job process", "worker", "replica", "controller", "Redis", "gateway")
 LOOK_S = 0.05
@@ -103,8 +103,7 @@ class Injector:
         """When the part was of use again: a lost job runs again, a request of the kind that needs it is right."""
         async with httpx.AsyncClient(base_url=self.stack.base_url, timeout=TIMEOUT_S) as http:
             if victim.job is not None:
-                before = await self._job(http, victim.job)
-                await _until(lambda: self._runs_again(http, victim.job, before))
+                await _until(lambda: self._runs_again(http, victim.job))
             elif victim.role in ("worker", "job process", "controller"):
                 role = "controller" if victim.role == "controller" else "worker"
                 await _until(lambda: self._there(role))
@@ -123,10 +122,10 @@ class Injector:
             return {}
         return response.json() if response.status_code == 200 else {}
 
-    async def _runs_again(self, http, job_id, before):
-        job = await self._job(http, job_id)
-        again = job.get("attempts", 0) > before.get("attempts", 99) and job["status"] == "running"
-        return again or job.get("status") in FINAL
+    async def _runs_again(self, http, job_id):
+        """Whether the job has a process again and says that it runs, or has ended."""
+        status = (await self._job(http, job_id)).get("status")
+        return status in FINAL or (status == "running" and await asyncio.to_thread(runs, self.stack, job_id))
 
 
 def explanation(sample, faults):

@@ -66,6 +66,11 @@ def kill(stack, role):
     return None
 
 
+def runs(stack, job_id):
+    """Whether the job has a process."""
+    return any(_job(process, "job process") == job_id for process in processes(stack, "job process"))
+
+
 def running(process):
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
