@@ -53,6 +53,15 @@ async def _until_answered(stack, path):
     return time.monotonic() - started
 
 
+async def _refusal(stack, job):
+    """Submit a job, which must be refused: seconds until it was, and what is wrong with the answer."""
+    started = time.monotonic()
+    with stack.client() as api:
+        answer = await asyncio.to_thread(api.post, "/v1/jobs", json=job.spec)
+    told = answer.status_code == 503 and "retry-after" in answer.headers
+    return time.monotonic() - started, [] if told else [f"a job was answered with {answer.status_code}"]
+
+
 def full_disk():
     """The state folder on a small file system of its own, which is filled and emptied again."""
     with tempfile.TemporaryDirectory() as folder, _small_disk(Path(folder)) as disk:
@@ -117,13 +126,14 @@ def _small_disk(folder):
 def full_redis(stack, asked):
     """No memory for the queue: it has more than it may have, and evicts nothing."""
     window = Window(lambda sample: sample.of_jobs and sample.why == "503")
-    seconds = []
+    seconds, broken = [], []
 
     async def faults(_):
         client = redis.Redis.from_url(EmbeddedValkey(stack.home).url)
         await asyncio.sleep(CALM_S)
         window.open()
         client.config_set("maxmemory", client.info("memory")["used_memory"] - MISSING_BYTES)
+        broken.extend((await _refusal(stack, asked[1][0]))[1])
         await asyncio.sleep(FAULT_S)
         client.config_set("maxmemory", 0)
         seconds.append(await _until_answered(stack, "/v1/jobs"))
@@ -133,21 +143,24 @@ def full_redis(stack, asked):
 
     outcome = under_load(stack, asked, "Redis at maxmemory", faults, explain=window.explain, submitters=2)
     done = f"`maxmemory` {MISSING_BYTES >> 10} KiB below what is used, `noeviction`, for {FAULT_S:.0f} s"
-    return of(outcome, done, f"jobs taken again {seconds[0]:.1f} s after it is raised")
+    return of(outcome, done, f"jobs taken again {seconds[0]:.1f} s after it is raised", broken)
 
 
 def silent_redis(stack, asked):
     """The queue's connections stand, and nothing answers."""
     window = Window(lambda sample: sample.of_jobs and sample.why == "503")
-    seconds = []
+    seconds, broken = [], []
 
     async def faults(_):
         (server,) = processes(stack, "Redis")
         await asyncio.sleep(CALM_S)
         window.open()
         server.suspend()
-        await asyncio.sleep(SILENT_S)
+        refused, wrong = await _refusal(stack, asked[1][0])
+        await asyncio.sleep(SILENT_S - refused)
         server.resume()
+        seconds.append(refused)
+        broken.extend(wrong)
         seconds.append(await _until_answered(stack, "/v1/jobs"))
         window.close()
         await asyncio.sleep(CALM_S)
