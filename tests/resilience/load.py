@@ -159,7 +159,7 @@ class Load:
             if answer is not None:
                 self.jobs.append(accepted := Accepted(answer["id"], question))
                 await self._follow(accepted)
-            await self._pause(self.pause_s)
+            await self._pause(10 * self.pause_s)
 
     async def _follow(self, accepted):
         """Look at a job until it has ended, and at its result."""

@@ -1,4 +1,4 @@
-"""An hour of moderate load: the memory of every part must not grow."""
+"""An hour of light load: the memory of every part must not grow."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ def soak(stack, asked, minutes):
                 sizes[role].append((now, await asyncio.to_thread(_memory, stack, role)))
             await asyncio.sleep(EVERY_S)
 
-    outcome = under_load(stack, asked, "soak", look, pause_s=0.5, clients=1)
+    outcome = under_load(stack, asked, "soak", look, pause_s=1.0, clients=1)
     slopes, broken = [], []
     for role, points in sizes.items():
         first, last, slope = _trend(np.array(points), minutes)
