@@ -22,45 +22,45 @@ OPTIONS = {
     "--times": (int, 5, "kills of each part, one at a time"),
     "--seed": (int, 0, "of what is random in the load and the kills"),
 }
-
-
-def scenarios(options):
-    """Scenarios on one stack, which get it and the answers asked beforehand, and those with a stack of their own."""
-    shared = {
-        role.lower().replace(" ", "-"): functools.partial(kills.kill_one_role, role=role, times=options.times)
-        for role in ROLES
-    }
-    shared |= {
-        "random": functools.partial(kills.kill_at_random, minutes=options.minutes, seed=options.seed),
-        "redis-memory": resources.full_redis,
-        "redis-silent": resources.silent_redis,
-        "slow-clients": connections.slow_clients,
-        "half-open": connections.half_open,
-        "soak": functools.partial(soak.soak, minutes=options.soak_minutes),
-    }
-    own = {
-        "disk": resources.full_disk,
-        "clock": clock.clock,
-        "backlog": functools.partial(backlog.ten_thousand_jobs, Registry()),
-        "upload": upload.two_gibibytes,
-    }
-    return shared, own
+# On a stack of their own.
+APART = {
+    "disk": resources.full_disk,
+    "clock": clock.clock,
+    "backlog": lambda: backlog.ten_thousand_jobs(Registry()),
+    "upload": upload.two_gibibytes,
+}
+# On one stack, one after the other, with the answers that it gave beforehand.
+TOGETHER = {
+    role.lower().replace(" ", "-"): lambda stack, asked, options, role=role: kills.kill_one_role(
+        stack, asked, role, options.times
+    )
+    for role in ROLES
+} | {
+    "random": lambda stack, asked, options: kills.kill_at_random(stack, asked, options.minutes, options.seed),
+    "redis-memory": lambda stack, asked, _: resources.full_redis(stack, asked),
+    "redis-silent": lambda stack, asked, _: resources.silent_redis(stack, asked),
+    "slow-clients": lambda stack, asked, _: connections.slow_clients(stack, asked),
+    "half-open": lambda stack, asked, _: connections.half_open(stack, asked),
+    "soak": lambda stack, asked, options: soak.soak(stack, asked, options.soak_minutes),
+}
 
 
 def main():
+    names = [*APART, *TOGETHER]
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(names)}; all by default")
     for name, (kind, default, what) in OPTIONS.items():
         parser.add_argument(name, type=kind, default=default, help=f"{what} ({default})")
     options = parser.parse_args()
-    shared, own = scenarios(options)
-    chosen = options.scenarios or [*own, *shared]
-    if unknown := set(chosen) - set(shared) - set(own):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join([*shared, *own])}")
-    found = [_shown(_own(name, own[name])) for name in own if name in chosen]
-    if wanted := [name for name in shared if name in chosen]:
+    if unknown := set(options.scenarios) - set(names):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    chosen = options.scenarios or names
+    found = [_shown(_tried(name, APART[name])) for name in APART if name in chosen]
+    if together := [name for name in TOGETHER if name in chosen]:
         with one_stack() as (stack, asked):
-            found += [_shown(_on(stack, asked, name, shared[name])) for name in wanted]
+            found += [
+                _shown(_tried(name, functools.partial(TOGETHER[name], stack, asked, options))) for name in together
+            ]
     for report in _tables(found):
         print(f"\n{report.markdown()}", flush=True)
     return int(any(_broken(result) for result in found))
@@ -81,15 +81,11 @@ def one_stack():
             assert stack.gone(10) == []
 
 
-def _own(name, scenario):
+def _tried(name, scenario):
     try:
         return scenario()
     except trial.NotPossible as error:
         return trial.Trial(name, "", skipped=str(error))
-
-
-def _on(stack, asked, name, scenario):
-    return _own(name, functools.partial(scenario, stack, asked))
 
 
 def _broken(result):
