@@ -1,12 +1,15 @@
 """What a scenario did to the requests, jobs and data sets of the load that ran beside it."""
 
 import asyncio
+import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.resilience.audit import Audit, audit
 from tests.resilience.faults import Injector, explanation
 from tests.resilience.load import Load
+
+REQUEST_ID = re.compile(r"req_[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,21 @@ def under_load(stack, asked, name, faults, *, seed=0, explain=None, excuse=None,
             await faults(injector)
 
     asyncio.run(run())
+    samples = _with_logs(stack, load.samples)
     with stack.client() as api:
         found = audit(api, load, injector.deaths_of, excuse or (lambda job: False))
     explain = explain or (lambda sample: explanation(sample, injector.faults))
-    return Outcome(name, load.samples, injector.faults, found, explain)
+    return Outcome(name, samples, injector.faults, found, explain)
+
+
+def _with_logs(stack, samples):
+    """Failed requests with what the gateway's log says of them, as the log goes away with the stack."""
+    lines = (stack.home / "logs" / "gateway.log").read_text(errors="replace").splitlines()
+
+    def explained(sample):
+        named = REQUEST_ID.search(sample.text)
+        if sample.why != "500" or named is None:
+            return sample
+        return replace(sample, text=" | ".join(line[:2000] for line in lines if named[0] in line))
+
+    return [explained(sample) for sample in samples]
