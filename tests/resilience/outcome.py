@@ -82,6 +82,6 @@ def _with_logs(stack, samples):
         named = REQUEST_ID.search(sample.text)
         if sample.why != "500" or named is None:
             return sample
-        return replace(sample, text=" | ".join(line[:2000] for line in lines if named[0] in line))
+        return replace(sample, text=" | ".join(line[:400] for line in lines if named[0] in line))
 
     return [explained(sample) for sample in samples]
