@@ -14,7 +14,7 @@ BOOTSTRAP = @$(PYTHON) scripts/bootstrap.py --torch "$(TORCH)"
 export TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install dev test fuzz failover bench lint format lock models-table clean
+.PHONY: help serve install dev test fuzz chaos failover bench lint format lock models-table clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -36,6 +36,9 @@ fuzz: dev  ## thousands of generated requests to every route; prints what each a
 
 failover: dev  ## nodes of a Ray cluster and masters of Redis that are killed under load and running jobs; some minutes
 	@$(BIN)/python -m pytest tests -m failover $(ARGS)
+
+chaos: dev  ## what the service survives: kill -9 of every part under load, and other faults; hours without ARGS
+	@$(BIN)/python -m tests.resilience $(ARGS)
 
 bench: dev  ## run the benchmarks and write their tables into README.md
 	@$(BIN)/python -m tests.benchmarks --write $(ARGS)

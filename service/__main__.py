@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 
 import uvicorn
 
 from service import logs
 from service.app import create_app
+from service.connections import Laggards, WatchedProtocol
 from service.inference import Inference
 from service.settings import Settings
+
+LOOK_TICKS = 50  # of a tenth of a second
 
 
 class GatewayServer(uvicorn.Server):
@@ -19,9 +23,12 @@ class GatewayServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, inference: Inference) -> None:
         super().__init__(config)
         self._inference = inference
+        self._laggards = Laggards()
 
     async def on_tick(self, counter: int) -> bool:
         """Whether it is time to end."""
+        if counter % LOOK_TICKS == 0:
+            self._laggards.end(self.server_state.connections, time.monotonic())
         return await super().on_tick(counter) or self._inference.failure() is not None
 
 
@@ -36,7 +43,7 @@ def run_gateway(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=WatchedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

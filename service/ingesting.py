@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import subprocess
 import sys
-from contextlib import suppress
 
 import structlog
 from fastapi import Request
@@ -96,36 +96,42 @@ def is_full(error: OSError) -> bool:
 
 
 async def _spawn(task: IngestTask) -> bytes:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "models.core.datasets.ingest",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    """Run a parser; its answer.
+
+    Not by the loop's own subprocesses: theirs run the fork handlers of every library in the child, and while Ray starts
+    in another thread the child may die of that before it has read its task.
+    """
+    starting = asyncio.create_task(asyncio.to_thread(_start))
     try:
-        raw, errors = await process.communicate(task.model_dump_json().encode())
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        _stop(await starting)
+        raise
+    try:
+        raw, errors = await asyncio.to_thread(process.communicate, task.model_dump_json().encode())
     finally:
-        await _stop(process)
+        await asyncio.shield(asyncio.to_thread(_stop, process))
     if process.returncode != 0:
         log.error("the parser died", returncode=process.returncode, stderr=errors.decode(errors="replace")[-4000:])
         raise unavailable("the file could not be read: its parser died", 10, "parser_died")
     return raw
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+def _start() -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-m", "models.core.datasets.ingest"], stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
     """End a parser whose answer nobody waits for; it cleans up on SIGTERM."""
-    if process.returncode is not None:
+    if process.poll() is not None:
         return
-    with suppress(ProcessLookupError):
-        process.terminate()
+    process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), STOP_S)
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _slots(request: Request) -> asyncio.Semaphore:

@@ -148,7 +148,8 @@ def answer_exception(error: Exception, request: Request) -> Response:
         case ClientDisconnect():
             problem = Problem(CLIENT_CLOSED_REQUEST, "the client closed the connection")
         case _:
-            log.error("unhandled exception", path=request.url.path, exc_info=error)
+            request_id = getattr(request.state, "request_id", "")
+            log.error("unhandled exception", path=request.url.path, request_id=request_id, exc_info=error)
             problem = Problem(500, "an internal error; the request id names it in the logs")
     return problem_response(problem, request)
 

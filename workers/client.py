@@ -148,11 +148,8 @@ class JobsClient:
                 if not ids:
                     break
                 start += len(ids)
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for job_id in ids:
-                        pipe.hgetall(f"dn:job:{job_id}")
-                    records = [parse_record(fields) for fields in await pipe.execute() if fields]
-                found += [r for r in records if status in (None, r.status) and kind in (None, r.kind)]
+                records = await self._read(await self._of(ids, status, kind))
+                found += [record for record in records if status in (None, record.status)]
         return found[:limit], len(found) > limit
 
     async def cancel(self, job_id: str) -> JobRecord:
@@ -267,6 +264,28 @@ class JobsClient:
         await self._readers.aclose()
         await self._buckets.aclose()
         self._queue_redis.close()
+
+    async def _of(self, ids: builtins.list[str], status: Status | None, kind: str | None) -> builtins.list[str]:
+        """Those of a status and a kind; two fields of a record cost a tenth of all of it."""
+        if status is None and kind is None:
+            return ids
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hmget(f"dn:job:{job_id}", ["status", "kind"])
+            facts = await pipe.execute()
+        wanted = (status, kind)
+        return [
+            job_id
+            for job_id, known in zip(ids, facts, strict=True)
+            if all(want in (None, found) for want, found in zip(wanted, known, strict=True))
+        ]
+
+    async def _read(self, ids: builtins.list[str]) -> builtins.list[JobRecord]:
+        """The records of those that have one."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hgetall(f"dn:job:{job_id}")
+            return [parse_record(fields) for fields in await pipe.execute() if fields]
 
     async def _known(self, job_id: str) -> JobRecord:
         record = await self.get(job_id)

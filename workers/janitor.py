@@ -77,6 +77,7 @@ class Janitor:
 
     def _repair(self) -> None:
         open_ids: Any = self._redis.zrange("dn:open", 0, -1)
+        held = self._held()
         self._suspects = {job_id: seen for job_id, seen in self._suspects.items() if job_id in open_ids}
         for start in range(0, len(open_ids), BATCH):
             # Records first: the queue's older word about a record's newer run would end a run that is well.
@@ -87,20 +88,20 @@ class Janitor:
                 facts = pipe.execute()
             for record, (status, *times) in zip(records, facts, strict=True):
                 if not record.final:
-                    self._look(record, status, times)
+                    self._look(record, status, times, record.id in held)
 
-    def _look(self, record: JobRecord, rq_status: str | None, times: Iterable[str | None]) -> None:
+    def _look(self, record: JobRecord, rq_status: str | None, times: Iterable[str | None], held: bool) -> None:
         """Compare a record with the queue and act where they have disagreed for long enough."""
         if record.cancel is not None and time.time() - record.cancel > CANCEL_S:
             self._cancel(record)
         elif rq_status in ENDED or (rq_status in WAITING and record.status == "running"):
             settle(self._records, record, str(rq_status))
-        elif self._suspicious(record, rq_status, times):
+        elif self._suspicious(record, rq_status, times, held):
             self._run_again(record, rq_status)
 
-    def _suspicious(self, record: JobRecord, rq_status: str | None, times: Iterable[str | None]) -> bool:
+    def _suspicious(self, record: JobRecord, rq_status: str | None, times: Iterable[str | None], held: bool) -> bool:
         """Whether the job has been nowhere in the queue for one and a half leases."""
-        if rq_status is not None and self._held(record.id):
+        if rq_status is not None and held:
             self._suspects.pop(record.id, None)
             return False
         state = repr((rq_status, record.attempt, *times))
@@ -110,14 +111,14 @@ class Janitor:
             return False
         return time.monotonic() - since > 1.5 * self._lease
 
-    def _held(self, job_id: str) -> bool:
-        """Whether the job is in one of the queue's lists or leased to a worker."""
+    def _held(self) -> set[str]:
+        """The jobs in the queue's lists and those leased to workers, read in the order in which a job passes them."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.lpos(f"rq:queue:{QUEUE}", job_id)
-            pipe.lpos(f"rq:queue:{QUEUE}:intermediate", job_id)
-            pipe.zscan(f"rq:wip:{QUEUE}", match=f"{job_id}:*", count=100_000)
-            waiting, taken, (_, leased) = pipe.execute()
-        return waiting is not None or taken is not None or bool(leased)
+            pipe.lrange(f"rq:queue:{QUEUE}", 0, -1)
+            pipe.lrange(f"rq:queue:{QUEUE}:intermediate", 0, -1)
+            pipe.zrange(f"rq:wip:{QUEUE}", 0, -1)
+            waiting, taken, leased = pipe.execute()
+        return {*waiting, *taken, *(entry.partition(":")[0] for entry in leased)}
 
     def _run_again(self, record: JobRecord, rq_status: str | None) -> None:
         self._suspects.pop(record.id, None)

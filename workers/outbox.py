@@ -78,7 +78,7 @@ class Outbox:
         """Send everything now.
 
         Raises:
-            redis.ConnectionError, redis.TimeoutError: Redis stayed away too long.
+            redis.RedisError: Redis stayed away, or without memory, for too long.
         """
         with self._sending:
             with self._pending:

@@ -89,7 +89,7 @@ class JobQueue(Queue):
         return bool(self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK_S))
 
     def push_job_id(self, job_id: str, pipeline: Pipeline | None = None, at_front: bool = False) -> None:
-        """Queue a job behind those of its record's priority; the library's ``at_front`` is not used."""
+        """Queue a job in its place, by priority and whether it lost a run; the library's ``at_front`` is not used."""
         super().push_job_id(job_id, pipeline)
         self.place(job_id, pipeline)
 

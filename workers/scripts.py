@@ -175,7 +175,10 @@ return 1
 _IN_ORDER = f"""
 local function push(id)
   local waiting, ranks = 'rq:queue:{QUEUE}', {{high=0, normal=1, low=2}}
-  local function rank(other) return ranks[redis.call('HGET', 'dn:job:' .. other, 'priority') or 'normal'] or 1 end
+  local function rank(other) -- by priority, and in it a job that lost its run before those that have not begun
+    local facts = redis.call('HMGET', 'dn:job:' .. other, 'priority', 'attempts')
+    return 2 * (ranks[facts[1] or 'normal'] or 1) + (tonumber(facts[2] or 0) > 0 and 0 or 1)
+  end
   local own, low, high = rank(id), 0, redis.call('LLEN', waiting)
   while low < high do
     local middle = math.floor((low + high) / 2)

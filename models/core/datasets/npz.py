@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -21,8 +24,11 @@ from models.core.datasets.labels import encode_labels
 from models.core.datasets.options import DatasetOptions, Limits, Parsed
 from models.core.datasets.pictures import scale_pictures
 from models.core.datasets.table import check_finite
+from models.core.store import NO_SPACE, StoreFullError
 
 CLASS_NAMES = "class_names"
+MAPPED_BYTES = 64 << 20
+_BLOCK = 1 << 20
 _VECTOR_NAMES = ("x", "features", "vectors", "embeddings", "data")
 _TEXT_NAMES = ("text", "texts")
 
@@ -115,20 +121,22 @@ class NpzFile:
         self.names = list(self.infos)
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """Read one array.
+        """Read one array; a large one lies in a file without a name beside the archive, and costs no memory.
 
         Raises:
             DatasetError: damaged content.
+            StoreFullError: no space is left for a large one.
         """
-        with self._open(self.infos[name]) as member:
+        info = self.infos[name]
+        with self._open(info) as member:
+            if info.file_size > MAPPED_BYTES and os.access(self._path.parent, os.W_OK):
+                return _mapped(member, self._path.parent)
             array: npt.NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
             return array
 
     def _check(self, info: zipfile.ZipInfo) -> None:
         with self._open(info) as member:
-            version = np.lib.format.read_magic(member)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(member)
+            shape, _, dtype = _header(member)
             offset = member.tell()
         if dtype.hasobject:
             raise DatasetError("it holds pickled objects, which are never loaded", member=info.filename)
@@ -141,7 +149,26 @@ class NpzFile:
             with zipfile.ZipFile(self._path) as archive, archive.open(info) as member:
                 yield member
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, SyntaxError) as error:
+            if isinstance(error, OSError) and error.errno in NO_SPACE:
+                raise StoreFullError(error.errno, "no space is left to read the file") from error
             raise DatasetError("the array cannot be read: it is damaged", member=info.filename) from error
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether Fortran's order, and type; leaves ``member`` at the first number."""
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(member)
+    return header
+
+
+def _mapped(member: IO[bytes], folder: Path) -> npt.NDArray[Any]:
+    """The array in a file without a name; what is written to the array stays in memory."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        shutil.copyfileobj(member, file, _BLOCK)
+        file.seek(0)
+        shape, fortran, dtype = _header(file)
+        return np.memmap(file, dtype, "c", file.tell(), shape, order="F" if fortran else "C")
 
 
 def _inputs(array: npt.NDArray[Any], name: str, limits: Limits, warnings: list[str]) -> tuple[Kind, Any]:

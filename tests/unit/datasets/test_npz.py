@@ -1,12 +1,15 @@
 """NumPy archives: what is taken, what is refused, and that nothing is unpickled."""
 
+import errno
 import io
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 
-from models.core.datasets import DatasetError, Limits
+from models.core.datasets import DatasetError, Limits, npz
+from models.core.store import StoreFullError
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
@@ -172,3 +175,53 @@ def test_options_that_do_not_fit(save, read):
         with pytest.raises(DatasetError) as caught:
             read(save(x=PICTURES), **options)
         assert caught.value.field == field
+
+
+@pytest.fixture
+def mapped(monkeypatch):
+    """Every array is a large one."""
+    monkeypatch.setattr(npz, "MAPPED_BYTES", 0)
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_large_array_is_the_same_and_can_be_written_to(mapped, read, tmp_path, write, order):
+    write(tmp_path / "a.npz", images=np.asarray(PICTURES, order=order), labels=LABELS)
+    before = (tmp_path / "a.npz").read_bytes()
+    dataset = read(tmp_path / "a.npz").dataset
+    assert np.array_equal(dataset.inputs, PICTURES)
+    assert dataset.labels.tolist() == LABELS.tolist()
+    dataset.inputs[0] = 7
+    assert (tmp_path / "a.npz").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_a_damaged_large_array_is_refused(mapped, save, read):
+    path = save(x=PICTURES)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match="damaged"):
+        read(path)
+
+
+def test_no_room_for_a_large_array_is_a_full_store(mapped, save, read, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space")
+
+    path = save(x=PICTURES)
+    monkeypatch.setattr(npz.shutil, "copyfileobj", full)
+    with pytest.raises(StoreFullError):
+        read(path)
+
+
+def test_a_large_array_costs_no_memory(save, read):
+    pictures = np.zeros((100_000, 28, 28), dtype=np.uint8)
+    assert pictures.nbytes > npz.MAPPED_BYTES
+    path = save(x=pictures)
+    tracemalloc.start()
+    try:
+        assert len(read(path).dataset) == len(pictures)
+        assert tracemalloc.get_traced_memory()[1] < pictures.nbytes / 8
+    finally:
+        tracemalloc.stop()

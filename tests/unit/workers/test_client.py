@@ -68,6 +68,15 @@ def test_a_retry_and_a_repair_keep_the_priority(stack, records):
     assert stack.redis.lrange("rq:queue:jobs", 0, -1) == [high, normal, low]
 
 
+def test_a_job_that_lost_its_run_waits_before_those_of_its_priority_that_have_not_begun(stack, records):
+    lost, later, high = (stack.submit("steps", priority=priority).id for priority in ("normal", "normal", "high"))
+    stack.redis.lrem("rq:queue:jobs", 0, lost)
+    begin(stack, records, lost)
+    queue = job_queue(prompt(stack.settings.redis_url))
+    queue._enqueue_job(queue.fetch_job(lost))
+    assert stack.redis.lrange("rq:queue:jobs", 0, -1) == [high, lost, later]
+
+
 def test_fifty_submissions_with_one_key_make_one_job(stack):
     spec = JobSpec(kind="steps")
 

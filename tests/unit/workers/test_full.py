@@ -1,9 +1,11 @@
 """No space while the service runs: a limit on the size of files stands for a full disk, in the real processes."""
 
 import resource
+import time
 
 import pytest
 
+from tests.unit.workers.stack import LEASE_S
 from workers.client import QueueUnavailableError
 
 LIMIT = 300_000
@@ -40,3 +42,21 @@ def test_a_queue_without_space_refuses_loses_nothing_and_recovers(stack):
     stack.start_worker()
     for job in accepted:
         assert stack.wait(job).status == "succeeded"
+
+
+def test_a_queue_without_memory_refuses_and_loses_nothing(stack):
+    worker = stack.start_worker()
+    stack.wait_for_workers(1)
+    running = stack.submit("talk", parameters={"lines": 40, "pause": 0.2})
+    waiting = stack.submit("steps", parameters={"steps": 1})
+    stack.until(lambda: stack.get(running.id).status == "running", 20, "running record")
+    stack.redis.config_set("maxmemory", stack.redis.info("memory")["used_memory"] - (64 << 10))
+    with pytest.raises(QueueUnavailableError):
+        stack.submit("steps", parameters={"steps": 1})
+    time.sleep(LEASE_S + 3)
+    stack.redis.config_set("maxmemory", 0)
+    for job in (running, waiting):
+        record = stack.wait(job.id)
+        assert (record.status, record.attempts) == ("succeeded", 1), stack.logs()
+    assert stack.get(running.id).log_tail == [f"line {number}" for number in range(40)]
+    assert worker.poll() is None

@@ -177,3 +177,14 @@ def test_a_run_that_begins_while_the_janitor_looks_is_left_alone(stack, records,
     record = stack.get(job.id)
     assert (record.status, record.attempt) == ("running", "second")
     assert records.write(job.id, "second", {}, []) == 1
+
+
+def test_a_pass_reads_the_queue_once_however_many_jobs_wait(stack, janitor):
+    for number in range(30):
+        stack.submit("steps", owner=f"owner-{number}")
+    stack.redis.config_resetstat()
+    janitor.once()
+    calls = {name.removeprefix("cmdstat_"): facts["calls"] for name, facts in stack.redis.info("commandstats").items()}
+    assert calls["lrange"] == 2
+    assert "lpos" not in calls
+    assert "zscan" not in calls
