@@ -5,11 +5,13 @@ import io
 import json
 import os
 import socket
+import subprocess
 import threading
 import time
 import uuid
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -274,6 +276,16 @@ def test_the_gateway_answers_while_a_large_file_is_parsed(client, gateway):
     assert len(waits) > 5
     assert np.percentile(waits, 90) < 0.1
     client.delete(answers[0].headers["location"])
+
+
+def test_a_parser_that_dies_at_once_is_a_503_and_leaves_nothing(client, gateway, monkeypatch):
+    pipe = subprocess.PIPE
+    dead = partial(subprocess.Popen, ["false"], stdin=pipe, stdout=pipe, stderr=pipe)
+    monkeypatch.setattr("service.ingesting._start", dead)
+    answer = upload(client, b"a,b\n" + b"3,4\n" * 100)
+    problem(answer, 503)
+    assert int(answer.headers["retry-after"]) > 0
+    assert leftovers(gateway.settings.home) == []
 
 
 def test_full_disks_are_507_and_leave_nothing(client, gateway, monkeypatch):
