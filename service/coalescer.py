@@ -6,8 +6,9 @@ Sending within the pass would make a call of one item out of the first request o
 times what a further item in a batch does.
 
 A busy replica gets its next call in advance, so that it does not wait for the gateway, but not a smaller one than it
-has: callers are answered in waves, and the first few of a wave would leave as a call of their own. Only calls that are
-short enough to be outweighed by their fixed cost are held back so.
+has: callers are answered in waves, and the first few of a wave would leave as a call of their own. Nor a larger one
+than its share: gateway and replica work at the same time only while their calls are of one size. Both hold for calls
+that are short enough to be outweighed by their fixed cost.
 
 Everything here runs on one event loop and changes state only between awaits, so that a wake-up cannot be lost: work
 can wait only while a look for work is due or a call is in flight, and the end of every call looks for work.
@@ -24,7 +25,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-HOLD_BACK_S = 0.05
+SHORT_CALL_S = 0.05
+LEAST_SHARE = 4
 
 Send = Callable[[str, bytes, list[Any], tuple[str, ...]], Awaitable[Sequence[Any]]]
 
@@ -83,17 +85,28 @@ class _Line:
     def _hold_back(self) -> bool:
         """Whether a call in advance would be smaller, in callers, than those in flight, and these are short."""
         calls, pieces = len(self.calls), list(chain.from_iterable(self.calls.values()))
-        seconds = _count(pieces) * self.seconds_per_item * self.most_calls / calls
-        return seconds < HOLD_BACK_S and calls * sum(map(len, self.waiting.values())) < len(pieces)
+        if not self._short(_count(pieces) / calls):
+            return False
+        waiting = sum(map(len, self.waiting.values()))
+        share = (waiting + len(pieces)) // (calls + 1)
+        return calls * waiting < len(pieces) and (share < LEAST_SHARE or waiting < share)
+
+    def _fair(self, size: int) -> int:
+        """``size``, or for a short call its share where as many as may be are in flight and all are of one size."""
+        share = (self.items + sum(map(_count, self.calls.values()))) // self.most_calls
+        return min(size, share) if share >= LEAST_SHARE and self._short(size) else size
+
+    def _short(self, items: float) -> bool:
+        return items * self.seconds_per_item * self.most_calls < SHORT_CALL_S
 
     def gather(self) -> tuple[bytes, list[_Piece]]:
         """Take the next batch: one parameter set's oldest pieces. The others have their turn first next time.
 
-        Replicas that are free share what waits.
+        Replicas that are free share what waits, and so do short calls.
         """
         params, queue = self.waiting.popitem(last=False)
         free = max(1, self.replicas - len(self.calls))
-        size = min(self.max_batch, math.ceil(self.items / free))
+        size = self._fair(min(self.max_batch, math.ceil(self.items / free)))
         pieces = [queue.popleft()]
         size -= len(pieces[0].items)
         while queue and len(queue[0].items) <= size:

@@ -33,7 +33,7 @@ from service.settings import Settings
 log = structlog.get_logger("deepnight.host")
 
 MOST_DEFECTS = 24
-BRIEF_S = 0.002
+BRIEF_S = 0.010
 
 
 @dataclass

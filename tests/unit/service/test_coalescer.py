@@ -301,6 +301,32 @@ def test_a_call_in_advance_is_not_smaller_than_the_one_in_flight():
     asyncio.run(run())
 
 
+def test_short_calls_in_flight_are_of_one_size():
+    async def run():
+        player = Player()
+        player.submit("a", b"p", 1)
+        await settle()
+        for _ in range(40):  # until they are known to be short
+            player.submit("a", b"p", 1)
+            await settle()
+            player.replica.answer(0)
+            await settle()
+        for count in [1] * 9:
+            player.submit("a", b"p", count)
+        player.replica.answer(0)
+        player.replica.batches.clear()
+        await settle()
+        assert [count for *_, count in player.replica.batches] == [5, 4]
+        player.replica.answer(0)
+        for _ in range(6):
+            player.submit("a", b"p", 1)
+        await settle()
+        assert [count for *_, count in player.replica.batches] == [5, 4, 5], "more than its share"
+        await player.play([])
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("first", [(1, 7), (8,)], ids=["a long call", "a call of one caller"])
 def test_nobody_waits_behind(first):
     async def run():

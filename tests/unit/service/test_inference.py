@@ -188,10 +188,10 @@ def test_a_call_is_brief_once_as_many_rows_with_its_parameters_were(methods, tmp
     assert host.brief(call(3))
     assert host.brief(call(4))
     assert not host.brief(call(5)), "so many were never seen"
-    assert not host.brief(call(1, b'{"seconds":0.01}')), "other parameters"
+    assert not host.brief(call(1, b'{"seconds":0.02}')), "other parameters"
     assert not host.brief(call(1, revision=time.time() + 1)), "an older version of that name"
-    host.call(call(1, b'{"seconds":0.01}'))
-    assert not host.brief(call(1, b'{"seconds":0.01}'))
+    host.call(call(1, b'{"seconds":0.02}'))
+    assert not host.brief(call(1, b'{"seconds":0.02}'))
 
 
 def test_a_burst_on_a_cold_model_loads_it_once(methods, tmp_path):
