@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import numpy as np
@@ -42,20 +43,21 @@ def tensor(picture):
 
 @dataclass(frozen=True)
 class Contender:
-    """A peer: its script and arguments, the requirement that needs an environment of its own, its route and body."""
+    """A peer: its script and arguments, the requirements that need an environment of its own, its route and body."""
 
     command: tuple[str, ...]
-    requirement: str | None = None
+    requirements: tuple[str, ...] = ()
     path: str = "/v1/embeddings"
     body: Callable[[str], dict] = openai
 
 
+MLSERVER = ("mlserver==1.7.1", "uvloop==0.21.0")  # its workers cannot start under later ones
 CONTENDERS = {
     PLAIN: Contender(("plain.py",)),
     f"{PLAIN}, batched": Contender(("plain.py", "batched")),
     LITSERVE: Contender(("lit.py",)),
-    "BentoML 1.4, batched": Contender(("bento.py",), "bentoml==1.4.40", body=one_of_list),
-    "MLServer 1.7, batched": Contender(("mlserve.py",), "mlserver==1.7.1", f"/v2/models/{MODEL}/infer", tensor),
+    "BentoML 1.4, batched": Contender(("bento.py",), ("bentoml==1.4.40",), body=one_of_list),
+    "MLServer 1.7, batched": Contender(("mlserve.py",), MLSERVER, f"/v2/models/{MODEL}/infer", tensor),
 }
 
 
@@ -65,7 +67,10 @@ class Peer:
     Attributes:
         url: of its route.
         bodies: requests for the same pictures as everybody's.
+        headers: of each request.
     """
+
+    headers: ClassVar = {}
 
     def __init__(self, contender, python, pictures):
         port = free_port()
@@ -87,9 +92,10 @@ class Peer:
 class Ours:
     """The route of an instance of the service; attributes as of :class:`Peer`."""
 
-    def __init__(self, stack, pictures):
+    def __init__(self, stack, pictures, key=None):
         self.url = f"{stack.base_url}/v1/embeddings"
         self.bodies = [openai(picture) for picture in pictures]
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _environment():
@@ -118,7 +124,7 @@ def run(*, quick):
 
 
 def _python(contender):
-    return python_with(contender.requirement) if contender.requirement else sys.executable
+    return python_with(*contender.requirements) if contender.requirements else sys.executable
 
 
 def pictures():
@@ -132,7 +138,7 @@ def wait_answered(server):
     until = time.monotonic() + 90
     while time.monotonic() < until:
         try:
-            if httpx.post(server.url, json=server.bodies[0], timeout=30).status_code == 200:
+            if httpx.post(server.url, json=server.bodies[0], headers=server.headers, timeout=30).status_code == 200:
                 return
         except httpx.TransportError:
             pass
@@ -145,7 +151,7 @@ def in_turn(servers, clients, rounds, seconds):
     seen = {name: [] for name in servers}
     for _ in range(rounds):
         for name, server in servers.items():
-            seen[name].append(measure(server.url, server.bodies, clients, seconds))
+            seen[name].append(measure(server.url, server.bodies, clients, seconds, headers=server.headers))
     return seen
 
 
@@ -191,7 +197,7 @@ def _report(loads, raw, idle):
         f"added to the p50 of FastAPI in process at one client: {added:.1f} ms",
         "goals: at 32 clients 2x LitServe and 0.95x of the batched FastAPI, at 128 1.5x LitServe; at one 1.5x LitServe "
         "and 2 ms added",
-        "BentoML's batchable routes take a list, MLServer batches its own protocol: their bodies differ, not the pictures",
+        "BentoML's batchable routes take a list, MLServer batches its own protocol: other bodies, the same pictures",
         f"memory of the whole idle service (PSS): {idle:.0f} MiB",
     ]
     return report

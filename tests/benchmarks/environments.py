@@ -4,29 +4,32 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from pathlib import Path
 
 from tests.e2e.stack import ROOT
 
 FOLDER = ROOT / ".benchmarks" / "peers"
 
 
-def python_with(requirement):
-    """The Python of an environment with ``requirement``, made at the first call; None where pip cannot have it.
+def python_with(*requirements):
+    """The Python of an environment with ``requirements``, made at the first call; None where pip cannot have them.
 
     What it lacks comes from this environment, behind its own packages: torch, and what the method imports.
     """
-    home = FOLDER / requirement
+    home = FOLDER / "+".join(requirements)
     python, done = home / "bin" / "python", home / "done"
     if done.exists():
         return str(python)
     venv.create(home, with_pip=True, clear=True)
-    pip = subprocess.run([python, "-m", "pip", "install", "-q", requirement], capture_output=True, text=True)
+    command = [python, "-m", "pip", "install", "-q", *requirements]
+    pip = subprocess.run(command, capture_output=True, text=True, check=False)
     if pip.returncode:
-        print(f"{requirement}: left out, pip cannot install it: {pip.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        print(
+            f"{requirements[0]}: left out, pip cannot install it: {pip.stderr.strip().splitlines()[-1]}",
+            file=sys.stderr,
+        )
         return None
-    variables = {"base": str(home), "platbase": str(home)}
-    site = sysconfig.get_path("purelib", vars=variables)
-    with open(f"{site}/ours.pth", "w") as file:
-        file.write(f"{sysconfig.get_path('purelib')}\n")
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
+    (site / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     done.touch()
     return str(python)

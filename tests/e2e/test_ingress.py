@@ -1,16 +1,12 @@
 """The same application inside Ray Serve behind HAProxy, as on a cluster."""
 
-import signal
-import sys
-import time
-
 import httpx
 import numpy as np
 import pytest
 
 from models.core.registry import Registry
 from tests.contract.examples import example_item
-from tests.e2e.stack import Stack, free_port
+from tests.e2e.proxied import proxied
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -19,37 +15,9 @@ HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 
 @pytest.fixture(scope="module")
-def ingress(tmp_path_factory, module_monkeypatch):
-    module_monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
-    module_monkeypatch.setenv("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()))
-    module_monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()))
-    module_monkeypatch.setenv("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "1")  # no balancer to wait for here
-    command = (sys.executable, "-m", "service.ingress")
-    running = Stack(tmp_path_factory.mktemp("ingress"), command, api_keys=KEY).start()
-    until = time.monotonic() + 90
-    try:
-        while not answers(running):
-            assert running.process.poll() is None, running.story()
-            assert time.monotonic() < until, running.story()
-            time.sleep(0.5)
+def ingress(tmp_path_factory):
+    with proxied(tmp_path_factory.mktemp("ingress"), KEY) as running:
         yield running
-    finally:
-        running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(30) == 0
-        assert running.gone(10) == []
-
-
-@pytest.fixture(scope="module")
-def module_monkeypatch():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-def answers(running):
-    try:
-        return httpx.get(f"{running.base_url}/readyz", timeout=5).json()["checks"]["serve"] == "ok"
-    except (httpx.HTTPError, ValueError, KeyError):
-        return False
 
 
 def test_it_answers_as_on_one_machine(ingress):

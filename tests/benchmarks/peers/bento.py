@@ -15,7 +15,7 @@ class Embeddings:
         self.encoder = Encoder()
 
     @bentoml.api(batchable=True, max_batch_size=32, route="/v1/embeddings")
-    def embed(self, input: list[str]) -> np.ndarray:
+    def embed(self, input: list[str]) -> np.ndarray:  # noqa: A002 - the name of its field
         return self.encoder(np.stack([decode(text) for text in input]))
 
 

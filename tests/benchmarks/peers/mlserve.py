@@ -38,4 +38,5 @@ if __name__ == "__main__":
     home = Path(tempfile.mkdtemp())
     configure(home, int(sys.argv[1]))
     os.environ["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
+    os.chdir(home)  # it leaves files of its metrics where it is started
     os.execv(program := str(Path(sys.executable).with_name("mlserver")), [program, "start", str(home)])
