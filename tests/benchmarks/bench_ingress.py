@@ -15,7 +15,7 @@ ONE, PROXIED = "one machine (`make serve`)", "behind HAProxy (`service.ingress`)
 
 
 def run(*, quick):
-    rounds, seconds = (1, 1) if quick else (5, 2)
+    rounds, seconds = (1, 1) if quick else (3, 2)
     images = pictures()
     with tempfile.TemporaryDirectory() as folder, proxied(Path(folder) / "proxied", KEY) as behind:
         alone = Stack(Path(folder) / "one", api_keys=KEY).start()

@@ -15,7 +15,7 @@ DEADLINE_S = 1
 
 
 def run(*, quick):
-    rounds, seconds = (1, 2) if quick else (5, 5)
+    rounds, seconds = (1, 2) if quick else (3, 5)
     seen = {clients: [] for clients in CLIENTS}
     with tempfile.TemporaryDirectory() as home:
         stack = Stack(Path(home)).start()
