@@ -47,8 +47,7 @@ def _measure(stack, entry, seconds):
     loads = [measure(url, [body], clients, seconds) for clients in CLIENTS[:-1]]
     before = _cpu(stack)
     loads.append(last := measure(url, [body], CLIENTS[-1], seconds))
-    answers = last.rate * seconds
-    return first, loads, {role: (spent - before[role]) / answers * 1e3 for role, spent in _cpu(stack).items()}
+    return first, loads, {role: (spent - before[role]) / last.answers * 1e3 for role, spent in _cpu(stack).items()}
 
 
 def _cpu(stack):

@@ -24,11 +24,13 @@ class Load:
     """What a slice of load saw; latencies in milliseconds.
 
     Attributes:
-        rate: answers a second, of any status.
+        answers: of any status.
+        rate: answers a second.
         good: answers with a 2xx status a second, of those within the deadline if there is one.
         errors: answers with another status, and connections that broke.
     """
 
+    answers: float
     rate: float
     good: float
     p50: float
@@ -65,7 +67,7 @@ def _wrk(url, bodies, clients, seconds, headers):
     found = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
     errors = int(found.group(1)) if found else 0
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output).group(1))
-    return Load(rate, rate - errors / seconds, _latency(output, "50%"), _latency(output, "99%"), errors)
+    return Load(rate * seconds, rate, rate - errors / seconds, _latency(output, "50%"), _latency(output, "99%"), errors)
 
 
 def _latency(output, percentile):
@@ -131,7 +133,7 @@ async def _generate(url, headers, bodies, clients, seconds, deadline_s):
     milliseconds = np.array([latency for client in made for latency in client.latencies]) * 1e3
     p50, p99 = np.percentile(milliseconds, [50, 99]).tolist()
     good, errors = (sum(getattr(client, what) for client in made) for what in ("good", "errors"))
-    return Load(len(milliseconds) / elapsed, good / elapsed, p50, p99, errors)
+    return Load(len(milliseconds), len(milliseconds) / elapsed, good / elapsed, p50, p99, errors)
 
 
 if __name__ == "__main__":
