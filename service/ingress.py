@@ -28,7 +28,7 @@ def build_app() -> FastAPI:
     from service.app import create_app
 
     settings = Settings()
-    logs.configure(settings)
+    logs.configure(settings, logs.own_stderr())
     return create_app(settings)
 
 

@@ -1,10 +1,15 @@
 """The same application inside Ray Serve behind HAProxy, as on a cluster."""
 
+import json
+import time
+from pathlib import Path
+
 import httpx
 import numpy as np
 import pytest
 
 from models.core.registry import Registry
+from service.rayruntime import NOTE
 from tests.contract.examples import example_item
 from tests.e2e.proxied import proxied
 
@@ -43,3 +48,18 @@ def test_keys_are_asked_for_and_jobs_say_that_redis_is_away(ingress):
     )
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_requests_are_logged_as_json_beside_rays_logs(ingress):
+    answer = httpx.get(f"{ingress.base_url}/v1/models", headers=HEADERS, timeout=30)
+    folder = Path((ingress.home / NOTE).read_text())
+    until = time.monotonic() + 10
+    while not (lines := _lines_of(folder, answer.headers["x-request-id"])):
+        assert time.monotonic() < until, sorted(folder.rglob("*.err"))
+        time.sleep(0.2)
+    assert json.loads(lines[0])["status"] == 200
+
+
+def _lines_of(folder, request_id):
+    texts = (path.read_text(errors="replace") for path in folder.rglob("worker-*.err"))
+    return [line for text in texts for line in text.splitlines() if request_id in line]
