@@ -14,7 +14,7 @@ BOOTSTRAP = @$(PYTHON) scripts/bootstrap.py --torch "$(TORCH)"
 export TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install dev test fuzz chaos failover bench lint format lock models-table clean
+.PHONY: help serve install dev test fuzz chaos failover bench audit sbom lint format lock models-table clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -42,6 +42,12 @@ chaos: dev  ## what the service survives: kill -9 of every part under load, and 
 
 bench: dev  ## run the benchmarks and write their tables into README.md
 	@$(BIN)/python -m tests.benchmarks --write $(ARGS)
+
+audit: dev  ## ask vulnerability services about every pinned package; says so where none answers
+	@$(BIN)/python scripts/audit.py
+
+sbom: dev  ## write dist/sbom.cdx.json, the bill of materials of what requirements.lock pins (CycloneDX)
+	@$(BIN)/python scripts/sbom.py
 
 lint: dev  ## ruff (lint and format) and mypy, as CI runs them
 	@$(BIN)/ruff check

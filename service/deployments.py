@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -83,7 +82,7 @@ def revision(settings: Settings) -> str:
 def _log_stream(settings: Settings) -> TextIO:
     """Where replicas log: beside the gateway's log on one machine, as Ray's own folder goes with Ray."""
     if settings.ray_address != "local":
-        return sys.stderr
+        return logs.own_stderr()
     path = settings.home / "logs" / "replicas.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("a", buffering=1, encoding="utf-8")

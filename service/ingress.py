@@ -28,7 +28,7 @@ def build_app() -> FastAPI:
     from service.app import create_app
 
     settings = Settings()
-    logs.configure(settings)
+    logs.configure(settings, logs.own_stderr())
     return create_app(settings)
 
 
@@ -41,6 +41,7 @@ def gateway(args: dict[str, Any]) -> Any:
         "num_replicas": 1,
         "max_ongoing_requests": 1000,
         "ray_actor_options": {"num_cpus": 0},
+        "logging_config": {"enable_access_log": False},  # the application writes a line for each request itself
     } | args
     ingress: Any = serve.deployment(serve.ingress(build_app)(), name=GATEWAY, **options)
     return ingress.bind()

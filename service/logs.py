@@ -48,6 +48,15 @@ class RequestLines:
 requests = RequestLines()
 
 
+def own_stderr() -> TextIO:
+    """Stderr of this process, for replicas.
+
+    Ray Serve puts an object in the place of ``sys.stderr`` that walks the stack for every line, a quarter of what a
+    small request costs, and that says it is a terminal, so that lines were coloured rather than JSON.
+    """
+    return sys.__stderr__ or sys.stderr
+
+
 def configure(settings: Settings, stream: TextIO | None = None) -> None:
     """Send structlog's and the standard library's records to ``stream`` in the format that ``settings`` asks for.
 

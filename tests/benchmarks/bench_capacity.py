@@ -3,9 +3,11 @@
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import torch
 
 from models.core.registry import Registry
@@ -42,19 +44,35 @@ def _measure(stack, entry, seconds):
     first = time.perf_counter() - started
     for clients in CLIENTS:  # a batch size met for the first time may be compiled or cached
         measure(url, [body], clients, 1)
-    return first, [measure(url, [body], clients, seconds) for clients in CLIENTS]
+    loads = [measure(url, [body], clients, seconds) for clients in CLIENTS[:-1]]
+    before = _cpu(stack)
+    loads.append(last := measure(url, [body], CLIENTS[-1], seconds))
+    return first, loads, {role: (spent - before[role]) / last.answers * 1e3 for role, spent in _cpu(stack).items()}
+
+
+def _cpu(stack):
+    """CPU seconds that the gateway, and Ray with its replicas, have used."""
+    gateway = set(stack.pids("-m", "service"))
+    spent = {"gateway": 0.0, "replica": 0.0}
+    for process in stack.processes():
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            spent["gateway" if process.pid in gateway else "replica"] += times.user + times.system
+    return spent
 
 
 def _report(rows, device, seconds):
     columns = ["model", "cold model to first answer, s"]
     columns += [f"{what}, {c} client{'s' * (c > 1)}" for c in CLIENTS for what in ("requests/s", "p50 / p99 ms")]
     report = Report("What one replica carries, by method", columns)
-    for slug, (first, loads) in rows.items():
+    columns.append(f"CPU ms a request, gateway / replica, {CLIENTS[-1]} clients")
+    for slug, (first, loads, spent) in rows.items():
         cells = [cell for load in loads for cell in (f"{load.rate:.1f}", f"{load.p50:.1f} / {load.p99:.1f}")]
-        report.add(slug, f"{first:.2f}", *cells)
-    errors = sum(load.errors for _, loads in rows.values() for load in loads)
+        report.add(slug, f"{first:.2f}", *cells, f"{spent['gateway']:.2f} / {spent['replica']:.2f}")
+    errors = sum(load.errors for _, loads, _ in rows.values() for load in loads)
     report.notes += [
         f"replica on: {device}; {os.cpu_count()} CPU cores for gateway, replica and the load itself",
         f"one item a request, the card's default parameters, {seconds} s each; {errors} failed requests",
+        "the replica's share includes Ray's own processes",
     ]
     return report

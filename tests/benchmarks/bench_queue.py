@@ -8,10 +8,15 @@ import time
 from pathlib import Path
 
 import psutil
+import redis
 
+from tests.benchmarks.load import measure
 from tests.benchmarks.report import Report
 from tests.e2e.stack import ROOT, Stack
+from workers.stats import QUEUE
+from workers.valkey import EmbeddedValkey
 
+CLIENTS = (1, 8, 32)
 SIDE = {"points": [[0.0, 0.0], [1.0, 0.0]]}
 JOB = {"kind": "predict", "model": "robust-ot", "parameters": {"request": {"a": SIDE, "b": SIDE}}}
 
@@ -19,12 +24,18 @@ JOB = {"kind": "predict", "model": "robust-ot", "parameters": {"request": {"a": 
 def run(*, quick):
     count = 2 if quick else 10
     with tempfile.TemporaryDirectory() as home:
-        stack = Stack(Path(home)).start()
+        stack = Stack(Path(home), concurrent_jobs=1_000_000).start()
         try:
             stack.wait_ready()
-            idle = _idle(stack, 2 if quick else 20)
-            with stack.client() as api:
+            with stack.client() as api, redis.Redis.from_url(EmbeddedValkey(stack.home).url) as valkey:
+                counts = [_counts(valkey)]
+                idle = _idle(stack, 2 if quick else 20)
+                counts.append(_counts(valkey))
                 jobs = [_finished(api) for _ in range(count)]
+                counts.append(_counts(valkey))
+                accepted = [measure(f"{stack.base_url}/v1/jobs", [JOB], c, 2 if quick else 5) for c in CLIENTS]
+                waiting = _counts(valkey)
+                kept = (waiting["memory"] - counts[-1]["memory"]) / waiting["jobs"]
         finally:
             stack.stop()
     begun = [job["started_at"] - job["created_at"] for job in jobs]
@@ -39,7 +50,38 @@ def run(*, quick):
     report.notes.append(
         "idle: " + ", ".join(f"{name} {share:.1%} of a core, {memory:.0f} MiB" for name, share, memory in idle)
     )
-    return [report]
+    return [report, _costs(accepted, _a_job(count, *counts), kept)]
+
+
+def _counts(valkey):
+    """Changes, bytes of the append-only file, bytes of memory, jobs that wait, and when that was."""
+    persistence = valkey.info("persistence")
+    return {
+        "changes": persistence["rdb_changes_since_last_save"],
+        "bytes": persistence["aof_current_size"],
+        "memory": valkey.info("memory")["used_memory"],
+        "jobs": valkey.llen(f"rq:queue:{QUEUE}"),
+        "time": time.perf_counter(),
+    }
+
+
+def _a_job(count, before, idle, after):
+    """What each of ``count`` jobs wrote, without what the idle service writes in that time."""
+    pace = (after["time"] - idle["time"]) / (idle["time"] - before["time"])
+    return {
+        what: (after[what] - idle[what] - pace * (idle[what] - before[what])) / count for what in ("changes", "bytes")
+    }
+
+
+def _costs(accepted, written, kept):
+    report = Report("What a job costs the queue", ["what", "value"])
+    for clients, load in zip(CLIENTS, accepted, strict=True):
+        report.add(f"jobs accepted a second, {clients} clients", f"{load.good:.0f} (p99 {load.p99:.0f} ms)")
+    report.add("changes of keys, from its submission to its end", f"{written['changes']:.0f}")
+    report.add("bytes of the append-only file, likewise", f"{written['bytes']:.0f}")
+    report.add("memory of Valkey for a job that waits", f"{kept / 1024:.1f} KiB")
+    report.notes.append(f"{sum(load.errors for load in accepted)} failed submissions; each is on disk before its 202")
+    return report
 
 
 def _finished(api):

@@ -21,24 +21,34 @@ UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 @dataclass(frozen=True)
 class Load:
-    """What a slice of load saw; latencies in milliseconds."""
+    """What a slice of load saw; latencies in milliseconds.
 
+    Attributes:
+        answers: of any status.
+        rate: answers a second.
+        good: answers with a 2xx status a second, of those within the deadline if there is one.
+        errors: answers with another status, and connections that broke.
+    """
+
+    answers: float
     rate: float
+    good: float
     p50: float
     p99: float
     errors: int
 
 
-def measure(url, bodies, clients, seconds):
+def measure(url, bodies, clients, seconds, *, headers=None, deadline_s=None):
     """``clients`` connections that post ``bodies`` in turn as fast as they are answered."""
-    if shutil.which("wrk"):
-        return _wrk(url, bodies, clients, seconds)
-    arguments = [sys.executable, __file__, url, str(clients), str(seconds)]
-    output = subprocess.run(arguments, input=orjson.dumps(bodies), capture_output=True, check=True).stdout
+    if shutil.which("wrk") and deadline_s is None:
+        return _wrk(url, bodies, clients, seconds, headers or {})
+    arguments = [sys.executable, __file__, url, str(clients), str(seconds), str(deadline_s or float("inf"))]
+    sent = orjson.dumps([headers or {}, bodies])
+    output = subprocess.run(arguments, input=sent, capture_output=True, check=True).stdout
     return Load(**orjson.loads(output))
 
 
-def _wrk(url, bodies, clients, seconds):
+def _wrk(url, bodies, clients, seconds, headers):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "bodies").write_bytes(b"\n".join(map(orjson.dumps, bodies)))
         script = Path(folder) / "post.lua"
@@ -50,15 +60,14 @@ def _wrk(url, bodies, clients, seconds):
             "  end\nend\n"
             "function request()\n  sent = sent + 1\n  return requests[sent % #requests + 1]\nend\n"
         )
-        command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", str(script), url]
+        command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", str(script)]
+        command += [word for name, value in headers.items() for word in ("-H", f"{name}: {value}")]
+        command.append(url)
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
-    return Load(
-        float(re.search(r"Requests/sec:\s+([\d.]+)", output).group(1)),
-        _latency(output, "50%"),
-        _latency(output, "99%"),
-        int(failed.group(1)) if failed else 0,
-    )
+    found = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+    errors = int(found.group(1)) if found else 0
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output).group(1))
+    return Load(rate * seconds, rate, rate - errors / seconds, _latency(output, "50%"), _latency(output, "99%"), errors)
 
 
 def _latency(output, percentile):
@@ -71,10 +80,12 @@ class _Client(asyncio.Protocol):
     generator and server share the machine's cores.
     """
 
-    def __init__(self, requests, until):
+    def __init__(self, requests, until, deadline_s):
         self.requests = requests
         self.until = until
+        self.deadline_s = deadline_s
         self.latencies = []
+        self.good = 0
         self.errors = 0
         self.done = asyncio.get_running_loop().create_future()
         self._received = b""
@@ -89,7 +100,9 @@ class _Client(asyncio.Protocol):
         if not found or len(body) < int(LENGTH.search(head).group(1)):
             return
         self.latencies.append(time.perf_counter() - self._started)
-        self.errors += not head.startswith(b"HTTP/1.1 200 ")
+        fine = head.startswith(b"HTTP/1.1 2")
+        self.errors += not fine
+        self.good += fine and self.latencies[-1] <= self.deadline_s
         self._received = b""
         if time.perf_counter() < self.until:
             self._send()
@@ -105,23 +118,26 @@ class _Client(asyncio.Protocol):
         self._transport.write(next(self.requests))
 
 
-async def _generate(url, bodies, clients, seconds):
+async def _generate(url, headers, bodies, clients, seconds, deadline_s):
     host, port, path = re.fullmatch(r"http://([^:/]+):(\d+)(/.*)", url).groups()
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "Content-Length: "
     requests = [b"%b%d\r\n\r\n%b" % (head.encode(), len(body), body) for body in map(orjson.dumps, bodies)]
     started, loop = time.perf_counter(), asyncio.get_running_loop()
     turns = itertools.cycle(requests)
-    made = [_Client(turns, started + seconds) for _ in range(clients)]
+    made = [_Client(turns, started + seconds, deadline_s) for _ in range(clients)]
     for client in made:
         await loop.create_connection(lambda client=client: client, host, int(port))
     await asyncio.gather(*(client.done for client in made))
     elapsed = time.perf_counter() - started
     milliseconds = np.array([latency for client in made for latency in client.latencies]) * 1e3
     p50, p99 = np.percentile(milliseconds, [50, 99]).tolist()
-    return Load(len(milliseconds) / elapsed, p50, p99, sum(client.errors for client in made))
+    good, errors = (sum(getattr(client, what) for client in made) for what in ("good", "errors"))
+    return Load(len(milliseconds), len(milliseconds) / elapsed, good / elapsed, p50, p99, errors)
 
 
 if __name__ == "__main__":
-    url, clients, seconds = sys.argv[1:]
-    load = uvloop.run(_generate(url, orjson.loads(sys.stdin.buffer.read()), int(clients), float(seconds)))
+    url, clients, seconds, deadline_s = sys.argv[1:]
+    headers, bodies = orjson.loads(sys.stdin.buffer.read())
+    load = uvloop.run(_generate(url, headers, bodies, int(clients), float(seconds), float(deadline_s)))
     sys.stdout.buffer.write(orjson.dumps(load))

@@ -45,11 +45,12 @@ class Stack:
         lines: what it has printed so far.
     """
 
-    def __init__(self, home, command=(str(DEEPNIGHT), "serve"), **settings):
+    def __init__(self, home, command=(str(DEEPNIGHT), "serve"), variables=None, **settings):
         self.home = Path(home).resolve()
         self.port = free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.command = list(command)
+        self.variables = variables or {}
         self.settings = settings
         self.lines = []
         self.process = None
@@ -59,7 +60,7 @@ class Stack:
         self.process = subprocess.Popen(
             self.command,
             cwd=ROOT,
-            env=environment(self.home, self.port, **self.settings),
+            env=environment(self.home, self.port, **self.settings) | self.variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

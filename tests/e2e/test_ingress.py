@@ -1,16 +1,17 @@
 """The same application inside Ray Serve behind HAProxy, as on a cluster."""
 
-import signal
-import sys
+import json
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
 from models.core.registry import Registry
+from service.rayruntime import NOTE
 from tests.contract.examples import example_item
-from tests.e2e.stack import Stack, free_port
+from tests.e2e.proxied import proxied
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -19,37 +20,9 @@ HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 
 @pytest.fixture(scope="module")
-def ingress(tmp_path_factory, module_monkeypatch):
-    module_monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
-    module_monkeypatch.setenv("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()))
-    module_monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()))
-    module_monkeypatch.setenv("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "1")  # no balancer to wait for here
-    command = (sys.executable, "-m", "service.ingress")
-    running = Stack(tmp_path_factory.mktemp("ingress"), command, api_keys=KEY).start()
-    until = time.monotonic() + 90
-    try:
-        while not answers(running):
-            assert running.process.poll() is None, running.story()
-            assert time.monotonic() < until, running.story()
-            time.sleep(0.5)
+def ingress(tmp_path_factory):
+    with proxied(tmp_path_factory.mktemp("ingress"), KEY) as running:
         yield running
-    finally:
-        running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(30) == 0
-        assert running.gone(10) == []
-
-
-@pytest.fixture(scope="module")
-def module_monkeypatch():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-def answers(running):
-    try:
-        return httpx.get(f"{running.base_url}/readyz", timeout=5).json()["checks"]["serve"] == "ok"
-    except (httpx.HTTPError, ValueError, KeyError):
-        return False
 
 
 def test_it_answers_as_on_one_machine(ingress):
@@ -75,3 +48,18 @@ def test_keys_are_asked_for_and_jobs_say_that_redis_is_away(ingress):
     )
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_requests_are_logged_as_json_beside_rays_logs(ingress):
+    answer = httpx.get(f"{ingress.base_url}/v1/models", headers=HEADERS, timeout=30)
+    folder = Path((ingress.home / NOTE).read_text())
+    until = time.monotonic() + 10
+    while not (lines := _lines_of(folder, answer.headers["x-request-id"])):
+        assert time.monotonic() < until, sorted(folder.rglob("*.err"))
+        time.sleep(0.2)
+    assert json.loads(lines[0])["status"] == 200
+
+
+def _lines_of(folder, request_id):
+    texts = (path.read_text(errors="replace") for path in folder.rglob("worker-*.err"))
+    return [line for text in texts for line in text.splitlines() if request_id in line]
