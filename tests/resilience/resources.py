@@ -143,5 +143,29 @@ def full_redis(stack, asked):
 
     outcome = under_load(stack, asked, "Redis at maxmemory", faults, explain=window.explain, submitters=2)
     done = f"`maxmemory` {MISSING_BYTES >> 10} KiB below what is used, `noeviction`, for {FAULT_S:.0f} s"
+    return of(outcome, done, f"a job is refused; looked at again {seconds[0]:.1f} s after it is raised", broken)
+
+
+def silent_redis(stack, asked):
+    """The queue's connections stand, and nothing answers."""
+    window = Window(lambda sample: sample.of_jobs and sample.why == "503")
+    seconds, broken = [], []
+
+    async def faults(_):
+        (server,) = processes(stack, "Redis")
+        await asyncio.sleep(CALM_S)
+        window.open()
+        server.suspend()
+        refused, wrong = await _refusal(stack, asked[1][0])
+        await asyncio.sleep(max(0.0, SILENT_S - refused))
+        server.resume()
+        seconds.append(refused)
+        broken.extend(wrong)
+        seconds.append(await _until_answered(stack, "/v1/jobs"))
+        window.close()
+        await asyncio.sleep(CALM_S)
+
+    outcome = under_load(stack, asked, "Redis silent", faults, explain=window.explain, submitters=2)
+    done = f"stopped (SIGSTOP) for {SILENT_S:.0f} s, or until it refused"
     measured = f"a job is refused after {seconds[0]:.1f} s, taken again {seconds[1]:.1f} s after it goes on"
-    return of(outcome, f"stopped (SIGSTOP) for {SILENT_S:.0f} s or until it refused", measured, broken)
+    return of(outcome, done, measured, broken)
