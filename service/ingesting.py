@@ -98,8 +98,8 @@ def is_full(error: OSError) -> bool:
 async def _spawn(task: IngestTask) -> bytes:
     """Run a parser; its answer.
 
-    Not by the loop's own subprocesses: theirs run the fork handlers of every library in the child, and while Ray starts
-    in another thread the child may die of that before it has read its task.
+    Not by the loop's own subprocesses: theirs run the fork handlers of every library in the child (Ray's and gRPC's
+    among them), and raise where the child has ended before it has read its task.
     """
     starting = asyncio.create_task(asyncio.to_thread(_start))
     try:

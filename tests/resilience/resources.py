@@ -143,7 +143,7 @@ def full_redis(stack, asked):
 
     outcome = under_load(stack, asked, "Redis at maxmemory", faults, explain=window.explain, submitters=2)
     done = f"`maxmemory` {MISSING_BYTES >> 10} KiB below what is used, `noeviction`, for {FAULT_S:.0f} s"
-    return of(outcome, done, f"jobs taken again {seconds[0]:.1f} s after it is raised", broken)
+    return of(outcome, done, f"a job is refused; looked at again {seconds[0]:.1f} s after it is raised", broken)
 
 
 def silent_redis(stack, asked):
@@ -157,7 +157,7 @@ def silent_redis(stack, asked):
         window.open()
         server.suspend()
         refused, wrong = await _refusal(stack, asked[1][0])
-        await asyncio.sleep(SILENT_S - refused)
+        await asyncio.sleep(max(0.0, SILENT_S - refused))
         server.resume()
         seconds.append(refused)
         broken.extend(wrong)
@@ -166,6 +166,6 @@ def silent_redis(stack, asked):
         await asyncio.sleep(CALM_S)
 
     outcome = under_load(stack, asked, "Redis silent", faults, explain=window.explain, submitters=2)
-    return of(
-        outcome, f"stopped (SIGSTOP) for {SILENT_S:.0f} s", f"jobs taken again {seconds[0]:.1f} s after it goes on"
-    )
+    done = f"stopped (SIGSTOP) for {SILENT_S:.0f} s, or until it refused"
+    measured = f"a job is refused after {seconds[0]:.1f} s, taken again {seconds[1]:.1f} s after it goes on"
+    return of(outcome, done, measured, broken)
