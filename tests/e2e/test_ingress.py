@@ -51,10 +51,11 @@ def test_keys_are_asked_for_and_jobs_say_that_redis_is_away(ingress):
 
 
 def test_requests_are_logged_as_json_beside_rays_logs(ingress):
-    answer = httpx.get(f"{ingress.base_url}/v1/models", headers=HEADERS, timeout=30)
+    named = {"X-Request-ID": "a-line-of-json"}
+    assert httpx.get(f"{ingress.base_url}/v1/models", headers=HEADERS | named, timeout=30).status_code == 200
     folder = Path((ingress.home / NOTE).read_text())
     until = time.monotonic() + 10
-    while not (lines := _lines_of(folder, answer.headers["x-request-id"])):
+    while not (lines := _lines_of(folder, named["X-Request-ID"])):
         assert time.monotonic() < until, sorted(folder.rglob("*.err"))
         time.sleep(0.2)
     assert json.loads(lines[0])["status"] == 200
