@@ -160,6 +160,7 @@ class Coalescer:
         items: Sequence[Any],
         max_batch: int,
         replicas: int = 1,
+        calls_in_flight: int | None = None,
         tag: str = "",
         seconds: float = math.inf,
     ) -> list[Any]:
@@ -171,6 +172,7 @@ class Coalescer:
             params: what the items of one batch must have in common.
             max_batch: items in one call at most.
             replicas: how many replicas the model's calls can go to.
+            calls_in_flight: those of the model in a replica, where not as many as of any.
             tag: names the caller to whom performs the call.
             seconds: how long the caller waits.
 
@@ -181,7 +183,8 @@ class Coalescer:
         """
         line = self._lines.get(model)
         if line is None:
-            line = self._lines[model] = _Line(model, max_batch, replicas, self._calls_in_flight * replicas)
+            calls = (calls_in_flight or self._calls_in_flight) * replicas
+            line = self._lines[model] = _Line(model, max_batch, replicas, calls)
         if line.items >= self._queue_limit and line.due:
             self._pump(line)
         if line.items >= self._queue_limit:

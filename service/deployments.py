@@ -63,6 +63,11 @@ def replicas_of(entry: MethodEntry, settings: Settings) -> int:
     return settings.replicas if deployment_of(entry, settings) == POOL else settings.max_replicas
 
 
+def calls_in_flight_of(entry: MethodEntry, settings: Settings) -> int:
+    """How many calls of a version a replica gets at once."""
+    return min(settings.calls_in_flight, entry.card.calls_in_flight or settings.calls_in_flight)
+
+
 def _for_replicas(settings: Settings) -> str:
     """Settings as JSON for processes with another working directory, without what is not theirs to know."""
     roots = os.pathsep.join(str(root.resolve()) for root in settings.method_roots)
@@ -154,14 +159,20 @@ def application(registry: Registry, settings: Settings) -> Any:
         )  # Serve's own names are random: each start an update
         return named.bind(_for_replicas(settings), replicas == 1, *others)
 
-    own = {name for entry in registry.values() if (name := deployment_of(entry, settings)) != POOL}
+    own = {name: entry for entry in registry.values() if (name := deployment_of(entry, settings)) != POOL}
     scaling = {
         "min_replicas": 0,
         "initial_replicas": 0,
         "max_replicas": settings.max_replicas,
-        "target_ongoing_requests": settings.calls_in_flight,
         "upscale_delay_s": 0,
         "downscale_to_zero_delay_s": 600,
     }
-    dedicated = [bound(name, settings.max_replicas, autoscaling_config=scaling) for name in sorted(own)]
+    dedicated = [
+        bound(
+            name,
+            settings.max_replicas,
+            autoscaling_config=scaling | {"target_ongoing_requests": calls_in_flight_of(entry, settings)},
+        )
+        for name, entry in sorted(own.items())
+    ]
     return bound(POOL, settings.replicas, *dedicated, num_replicas=settings.replicas)

@@ -17,7 +17,7 @@ from models.core.versions import Version, Versions
 from service import tracing
 from service.calls import Backend, Call, CallFailedError, Failed, Refused, Reply, stack
 from service.coalescer import Coalescer, OverloadedError
-from service.deployments import replicas_of
+from service.deployments import calls_in_flight_of, replicas_of
 from service.inference_errors import DeadlineError, InputFailedError, ModelFailedError, NotReadyError
 from service.inprocess import InProcessBackend
 from service.metrics import Metrics
@@ -183,9 +183,10 @@ class Inference:
             key,
             inputs,
             version.entry.card.max_batch,
-            replicas_of(version.entry, self._settings),
-            request_id,
-            deadline - time.monotonic(),
+            replicas=replicas_of(version.entry, self._settings),
+            calls_in_flight=calls_in_flight_of(version.entry, self._settings),
+            tag=request_id,
+            seconds=deadline - time.monotonic(),
         )
         refused = [(i, output.message) for i, output in enumerate(outputs) if type(output) is Refused]
         if refused:

@@ -73,6 +73,11 @@ class Card(BaseModel):
     trainable: list[Literal["image", "vector", "text", "pairs"]] = []
     placement: Literal["pool", "dedicated"] = "pool"
     max_batch: int = Field(default=64, ge=1, le=2048)
+    calls_in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        description="calls at once in a replica, where fewer than the service's setting answer more requests",
+    )
     inline_pairs: int = Field(default=0, ge=0, description="distance: n * m up to which it is answered at once")
     inline_passes: int = Field(
         default=0,

@@ -201,6 +201,27 @@ def test_more_replicas_take_more_calls():
     asyncio.run(run())
 
 
+def test_a_model_may_have_fewer_calls_in_flight():
+    async def run():
+        player = Player()
+        tasks = [
+            asyncio.ensure_future(
+                player.coalescer.submit("a", b"p", [("a", b"p", i)], BATCH, calls_in_flight=1, tag="caller of 0")
+            )
+            for i in range(2 * BATCH)
+        ]
+        await settle()
+        assert [size for *_, size in player.replica.batches] == [BATCH]
+        player.replica.answer(0)
+        await settle()
+        assert [size for *_, size in player.replica.batches] == [BATCH, BATCH]
+        player.replica.answer(0)
+        await settle()
+        assert all(task.result() for task in tasks)
+
+    asyncio.run(run())
+
+
 def test_a_full_queue_refuses_at_once_with_an_estimate():
     async def run():
         player = Player()
