@@ -142,14 +142,11 @@ class Coalescer:
 
     Args:
         send: performs one call: model id, parameters, items, tags of their callers -> one output an item, in order.
-        calls_in_flight: calls in flight for one model and replica; two keep a replica busy while the next batch is
-            gathered.
         queue_limit: items that may wait for one model.
     """
 
-    def __init__(self, send: Send, *, calls_in_flight: int, queue_limit: int) -> None:
+    def __init__(self, send: Send, *, queue_limit: int) -> None:
         self._send = send
-        self._calls_in_flight = calls_in_flight
         self._queue_limit = queue_limit
         self._lines: dict[str, _Line] = {}
 
@@ -160,7 +157,7 @@ class Coalescer:
         items: Sequence[Any],
         max_batch: int,
         replicas: int = 1,
-        calls_in_flight: int | None = None,
+        calls_in_flight: int = 1,
         tag: str = "",
         seconds: float = math.inf,
     ) -> list[Any]:
@@ -172,7 +169,7 @@ class Coalescer:
             params: what the items of one batch must have in common.
             max_batch: items in one call at most.
             replicas: how many replicas the model's calls can go to.
-            calls_in_flight: those of the model in a replica, where not as many as of any.
+            calls_in_flight: calls of the model in a replica at once; two keep it busy while the next batch is gathered.
             tag: names the caller to whom performs the call.
             seconds: how long the caller waits.
 
@@ -183,8 +180,7 @@ class Coalescer:
         """
         line = self._lines.get(model)
         if line is None:
-            calls = (calls_in_flight or self._calls_in_flight) * replicas
-            line = self._lines[model] = _Line(model, max_batch, replicas, calls)
+            line = self._lines[model] = _Line(model, max_batch, replicas, calls_in_flight * replicas)
         if line.items >= self._queue_limit and line.due:
             self._pump(line)
         if line.items >= self._queue_limit:

@@ -74,11 +74,7 @@ class Inference:
             if settings.backend == "in-process"
             else RayBackend(settings, versions.registry, metrics.replica_deaths.inc)
         )
-        self._coalescer = Coalescer(
-            self._call,
-            calls_in_flight=settings.calls_in_flight,
-            queue_limit=settings.queue_limit,
-        )
+        self._coalescer = Coalescer(self._call, queue_limit=settings.queue_limit)
         self._started: asyncio.Task[None] | None = None
         self._versions: dict[str, Version] = {}
         self._states: dict[str, str] = {}

@@ -63,18 +63,19 @@ class Player:
 
     def __init__(self):
         self.replica = Replica()
-        self.coalescer = Coalescer(self.replica.send, calls_in_flight=CALLS, queue_limit=LIMIT)
+        self.coalescer = Coalescer(self.replica.send, queue_limit=LIMIT)
         self.waiters = []
         self.refused = 0
         self.next_item = 0
 
-    def submit(self, model, params, count):
+    def submit(self, model, params, count, *, replicas=1, calls_in_flight=CALLS):
         items = [(model, params, self.next_item + i) for i in range(count)]
         tag = f"caller of {self.next_item // 1000}"
         self.next_item += 1000
         before = self.coalescer.waiting(model)
-        task = asyncio.ensure_future(self.coalescer.submit(model, params, items, BATCH, tag=tag))
-        self.waiters.append((task, items, before))
+        call = self.coalescer.submit(model, params, items, BATCH, replicas, calls_in_flight, tag)
+        self.waiters.append((task := asyncio.ensure_future(call), items, before))
+        return task
 
     async def play(self, schedule):
         for action, *arguments in schedule:
@@ -185,12 +186,7 @@ def test_what_arrives_together_is_one_call():
 def test_more_replicas_take_more_calls():
     async def run():
         player = Player()
-        tasks = [
-            asyncio.ensure_future(
-                player.coalescer.submit("a", b"p", [("a", b"p", i)], BATCH, replicas=3, tag="caller of 0")
-            )
-            for i in range(12)
-        ]
+        tasks = [player.submit("a", b"p", 1, replicas=3) for _ in range(12)]
         await settle()
         assert [size for *_, size in player.replica.batches] == [4, 4, 4], "three free replicas share what arrives"
         while player.replica.open:
@@ -204,12 +200,7 @@ def test_more_replicas_take_more_calls():
 def test_a_model_may_have_fewer_calls_in_flight():
     async def run():
         player = Player()
-        tasks = [
-            asyncio.ensure_future(
-                player.coalescer.submit("a", b"p", [("a", b"p", i)], BATCH, calls_in_flight=1, tag="caller of 0")
-            )
-            for i in range(2 * BATCH)
-        ]
+        tasks = [player.submit("a", b"p", 1, calls_in_flight=1) for _ in range(2 * BATCH)]
         await settle()
         assert [size for *_, size in player.replica.batches] == [BATCH]
         player.replica.answer(0)
@@ -380,7 +371,7 @@ def test_a_wrong_number_of_outputs_reaches_the_waiters():
         async def send(model, params, items, tags):
             return items[:-1]
 
-        coalescer = Coalescer(send, calls_in_flight=1, queue_limit=8)
+        coalescer = Coalescer(send, queue_limit=8)
         with pytest.raises(RuntimeError, match="1 outputs for 2 inputs"):
             await coalescer.submit("a", b"", [1, 2], 8)
 
